@@ -62,7 +62,7 @@ def _find_cuts(waiting: FlowRun) -> State[FetchedSource]:
     try:
         request = check_request(**waiting.parameters)
         source = fetch_again(request, *noted_source(waiting.labels))
-        with one_child():
+        with one_child(restores=False):
             probed = probe(source, request, cuts="none")
             assert probed is not None, "it is None where cuts are to be looked for elsewhere"
             find_cuts(probed, "cpu")

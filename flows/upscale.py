@@ -9,8 +9,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
+from flows.early import EarlyWork, may_begin_early, restore_early
 from flows.form import arrange
 from tasks.child import one_child
+from tasks.early.begun import take_over
 from tasks.estimate import delivery_url, estimate
 from tasks.fetch import fetch
 from tasks.inference import infer, session
@@ -223,11 +225,12 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
     leave_if_still_held()
     made = master_to_code(request)
     source = fetched_before(get_settings()) or _fetch(request)
-    probed = _probe(source, request)
+    probed, early = _probe(source, request)
     check_pool(request.resolution, probed.video.display_size)
-    job = estimate(request, probed, made)
+    job = early.go_on(estimate(request, probed, made))
     record.planned(job)
     with hold_job(job, fresh=request.fresh), forgets_plan(job):
+        take_over(job, probed, fresh=request.fresh and not early.began)
         if finished := find_finished(job, seconds=time.monotonic() - began):
             return finished
         prepare_masters(job, fresh=request.fresh)
@@ -250,8 +253,8 @@ def _make(request: UpscaleRequest, record: JobRecord, began: float) -> UpscaleRe
             joined,
             stored,
             seconds=time.monotonic() - began,
-            kept=inference.kept,
-            account=inference.account,
+            kept=early.without(inference.kept),
+            account=early.in_all(inference.account),
             reported=reported,
         )
 
@@ -264,9 +267,16 @@ def _fetch(request: UpscaleRequest) -> FetchedSource:
     return source
 
 
-def _probe(source: FetchedSource, request: UpscaleRequest) -> ProbedSource:
-    """Probe the source; leave the cuts of a long video to a run without a GPU, if there is one."""
-    probed = probe(source, request, cuts="short" if may_leave_cuts() else "all")
-    if probed is None:
+def _probe(source: FetchedSource, request: UpscaleRequest) -> tuple[ProbedSource, EarlyWork]:
+    """Probe the source; leave the cuts of a long video to a run without a GPU, if there is one.
+
+    On one machine the beginning of such a video is restored while its cuts are looked for.
+    """
+    leaves = may_leave_cuts()
+    may_wait = leaves or may_begin_early(request, get_settings())
+    probed = probe(source, request, cuts="short" if may_wait else "all")
+    if probed is not None:
+        return probed, EarlyWork()
+    if leaves:
         raise FetchedElsewhere(hand_over(source))
-    return probed
+    return restore_early(source, request)

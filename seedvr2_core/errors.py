@@ -33,6 +33,7 @@ retry policy that trying again cannot help; `user_mistake` makes the command end
 Each class has a `code` and a `remedy`, which every door shows; docs/errors.md lists them.
 """
 
+import re
 from collections.abc import Iterator
 
 
@@ -121,7 +122,7 @@ class CheckpointError(SeedVR2Error, ValueError):
     """Weights are missing, wrong, truncated or mixed up."""
 
     code = "weights_unusable"
-    remedy = "Run seedvr2 weights verify, and download what it names again."
+    remedy = "Download or install what the message names; seedvr2 weights list shows what is there."
     permanent = True
     user_mistake = True
 
@@ -277,9 +278,14 @@ def in_full(error: SeedVR2Error) -> str:
 
 
 def split_code(told: str) -> tuple[str, type[SeedVR2Error] | None]:
-    """The message and the class of what `with_code` or `in_full` made; None if it has no code."""
-    for kind in all_errors():
-        for end in (f" [{kind.code}]", f" [{kind.code}] {kind.remedy}"):
-            if told.endswith(end):
-                return told.removesuffix(end), kind
-    return told, None
+    """The message and the class of what `with_code` or `in_full` made; None if it has no code.
+
+    The remedy may be that of another version, which has written it into a run.
+    """
+    found = _CODE_BEHIND.search(told)
+    kind = error_of_code(found[1]) if found else None
+    return (told, None) if found is None or kind is None else (told[: found.start()], kind)
+
+
+_CODE_BEHIND = re.compile(r" \[(\w+)\](?: [^\n\[\]]*)?\Z")
+"""A code at the end of a text, or with a remedy behind it: one line without another code."""

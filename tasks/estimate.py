@@ -31,6 +31,7 @@ from tasks.child import run_operation
 from tasks.child.operation import STALL_SECONDS
 from tasks.child.preview import part_of, preview_of
 from tasks.child.rates import known_rates, measure
+from tasks.early.begun import begun_early
 from tasks.job.again import MasterNote, check_masters
 from tasks.job.cost import refuse_excess
 from tasks.job.engine_choice import choose_device, choose_engine
@@ -159,6 +160,7 @@ def _make_plan(probed: ProbedSource, options: Options, rates: Rates, out: Path) 
         options=options,
         rates=rates,
         out=out,
+        like=begun_early(probed.info_path, get_settings()),
     )
     run_operation(request, doing="planning the job")
     return read_record(outline_beside(out), PlanOutline)

@@ -14,6 +14,7 @@ from typing import Any
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from tasks.child.operation import drop_engine
 from tasks.child.preview import note_previewed
 from tasks.child.session import SegmentWatch
 from tasks.schemas import PlannedJob
@@ -25,7 +26,8 @@ _watch: ContextVar[SegmentWatch] = ContextVar("segment_watch")
 
 def _named(parameters: dict[str, Any]) -> str:
     """Name of a segment's task run, which counts as people do: "segment 7 of 31"."""
-    return f"segment {parameters['index'] + 1} of {parameters['num_segments']}"
+    about = "about " if parameters.get("about") else ""
+    return f"segment {parameters['index'] + 1} of {about}{parameters['num_segments']}"
 
 
 @contextlib.contextmanager
@@ -45,6 +47,8 @@ def session(job: PlannedJob, *, workers: int = 1, divided: bool = False) -> Iter
         watch.check_budget()
         yield watch
         watch.let_rest()
+        if job.early is None:
+            drop_engine()  # of the early part, where nothing was left to make
     finally:
         _watch.reset(token)
         watch.close()
@@ -67,8 +71,8 @@ def wait_for(watch: SegmentWatch, index: int) -> None:
 
 
 @step(name="infer", task_run_name=_named, retries=1, retry_delay_seconds=2)
-def infer(index: int, num_segments: int) -> State[int]:
-    """Wait until segment `index` of `num_segments` is restored and committed.
+def infer(index: int, num_segments: int, *, about: bool = False) -> State[int]:
+    """Wait until segment `index` of `num_segments` (or `about` so many) is restored and committed.
 
     It takes numbers alone: for a parameter that another task has returned, such as the job, Prefect
     would draw a line from that task to every segment.
@@ -81,7 +85,7 @@ def infer(index: int, num_segments: int) -> State[int]:
     Retries: a stall, a crash and anything else that may heal, once, on a fresh child.
     """
     watch = _watch.get()
-    which = f"segment {index + 1} of {num_segments}"
+    which = _named({"index": index, "num_segments": num_segments, "about": about})
     if watch.is_done(index):
         return Completed(name="Reused", message=f"{which} was already there", data=index)
     began = time.monotonic()

@@ -220,14 +220,19 @@ def find_cuts(probed: ProbedSource, device: str) -> Path:
     """
     if known := _known_cuts(probed):
         return known
-    detector, out = _detector(probed), _cuts_path(probed)
-    request = FindCuts(
+    request = cuts_wanted(probed, device)
+    run_operation(request, doing="looking for cuts")
+    keep_found(request.out, get_settings())
+    return request.out
+
+
+def cuts_wanted(probed: ProbedSource, device: str, marks: tuple[int, ...] = ()) -> FindCuts:
+    """What a child is asked that looks for the source's cuts, and tells of them at some marks."""
+    return FindCuts(
         path=probed.source.path,
         info=probed.info_path,
         device=device,
-        detector=detector,
-        out=out,
+        detector=_detector(probed),
+        out=_cuts_path(probed),
+        marks=marks,
     )
-    run_operation(request, doing="looking for cuts")
-    keep_found(out, get_settings())
-    return out

@@ -282,11 +282,17 @@ class PlannedJob(Record):
     coded_only: bool = False  # from masters, on a machine that has no engine
     preview: PreviewPart | None = None
     """The piece that alone is made. Segments and frames above are then those that it needs."""
+    early: tuple[int, ...] | None = None
+    """Segments that are made before all cuts are known; None: they are known."""
+    early_seconds: float = 0.0
+    """What this run has taken for such segments before; its limits count them."""
     notes: tuple[str, ...] = ()
 
     @property
     def segments(self) -> tuple[int, ...]:
         """Indices of the segments that this run makes."""
+        if self.early is not None:
+            return self.early
         return self.preview.segments if self.preview else tuple(range(self.num_segments))
 
     @property

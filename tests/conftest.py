@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,10 @@ from typing import TYPE_CHECKING, Any
 os.environ["PREFECT_HOME"] = _HOME = tempfile.mkdtemp(prefix="seedvr2-test-prefect-")
 os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
 os.environ.pop("PREFECT_API_URL", None)
+# A script's program in the background begins with Ctrl-C ignored, and hands that on: what the tests
+# start and interrupt would never end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before anything loads torch: tensors here are tiny, and there are as many tests at once as cores.
 # More threads would wait for each other; where a job asks for them, they wait without spinning.
 os.environ["OMP_NUM_THREADS"] = "1"

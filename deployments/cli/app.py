@@ -12,10 +12,11 @@ from typing import Annotated, cast
 
 import typer
 
+from deployments.cli.again.command import retry, whole
 from deployments.cli.batch.sources import ListFile, VideoBatch, WatchFolder, batch_of
 from deployments.cli.compare.command import compare
 from deployments.cli.init.command import init
-from deployments.cli.jobs import cancel, delete, jobs, logs, status, submit, whole
+from deployments.cli.jobs import cancel, delete, jobs, logs, status, submit
 from deployments.cli.notify import Notify, notified
 from deployments.cli.options import (
     AllowDamaged,
@@ -70,7 +71,7 @@ from deployments.cli.selfcheck import selfcheck
 from deployments.cli.serve import serve
 from deployments.cli.weights import app as weights_app
 from deployments.cli.words import absolute, terminal_columns
-from deployments.host.exits import console, exit_codes, run_program, say, tell
+from deployments.host.exits import CommandGroup, console, exit_codes, run_program, say, tell
 from deployments.host.loopback import keep_loopback_direct
 from deployments.host.quiet import outside_the_folder
 from tasks.schemas import UpscaleRequest, UpscaleResult
@@ -78,13 +79,14 @@ from tasks.settings import Settings, get_settings, use_settings
 from tasks.sources import check_source
 
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="""Restore and upscale videos with SeedVR2.
 
     `seedvr2 upscale VIDEO` works on this machine. `submit`, `whole`, `status`, `jobs`, `cancel`,
-    `delete` and `logs` talk to a gateway, which `seedvr2 serve` starts.""",
+    `retry`, `delete` and `logs` talk to a gateway, which `seedvr2 serve` starts.""",
 )
 app.add_typer(weights_app, name="weights")
 
@@ -290,7 +292,9 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
     raise typer.Exit(0 if report.usable else 1)
 
 
-for command in (compare, init, selfcheck, serve, submit, whole, status, jobs, cancel, delete, logs):
+for command in (
+    *(compare, init, selfcheck, serve, submit, whole, status, jobs, cancel, retry, delete, logs),
+):
     app.command()(command)
 
 

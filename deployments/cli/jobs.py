@@ -1,4 +1,4 @@
-"""`seedvr2 submit`, `whole`, `status`, `jobs`, `cancel` and `logs`: the jobs of a gateway.
+"""`seedvr2 submit`, `status`, `jobs`, `cancel`, `delete` and `logs`: the jobs of a gateway.
 
 All use the gateway's HTTP API and need no Prefect. The gateway is the one of --gateway or
 SEEDVR2_GATEWAY_URL, else the one that `seedvr2 serve` starts on this machine.
@@ -53,7 +53,7 @@ from deployments.cli.options import (
     check_file,
     request_of,
 )
-from deployments.cli.output import gateway_options, whole_job_told
+from deployments.cli.output import gateway_options, retry_told, whole_job_told
 from deployments.cli.screen import (
     ENDED,
     error_words,
@@ -75,6 +75,7 @@ _FOLLOW_SECONDS = 2.0
 _INTERRUPTED = {
     "submit": ("what was sent is kept", "run it again to go on"),
     "whole": ("the gateway may have made the job", "run it again, it is the same job"),
+    "retry": ("the gateway may have made the job", "run it again, it is the same job"),
     "status": ("the job goes on", "run it again to look"),
     "jobs": ("all jobs go on", "run it again to look"),
     "cancel": ("the job may be cancelled already", "look with seedvr2 status"),
@@ -145,7 +146,7 @@ def submit(
 
     The last line of stdout is the job's id; with --watch it is the result's address or path.
     """
-    with notified(notify), _open_gateway("submit", gateway, token_file) as client:
+    with notified(notify), open_gateway("submit", gateway, token_file) as client:
         request = request_of(
             sources,
             fps=fps,
@@ -187,26 +188,7 @@ def submit(
         say(f"job {answer['job_id']} on {answer['deployment']}")
         for note in answer["notes"]:
             say(f"note: {note}")
-        _follow(client, answer, watched, as_json, gateway_options(gateway, token_file))
-
-
-def whole(
-    job: JobId,
-    watched: Watch = False,
-    notify: Notify = None,
-    gateway: GatewayUrl = None,
-    token_file: TokenFile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Submit the whole video of a completed preview.
-
-    It keeps the preview's segments, and has its source and options. The last line of stdout is the
-    new job's id; with --watch it is the result's address or path. Asked twice, it is the same job.
-    """
-    with notified(notify), _open_gateway("whole", gateway, token_file) as client:
-        answer = client.whole(job)
-        say(f"job {answer['job_id']} on {answer['deployment']}")
-        _follow(client, answer, watched, as_json, gateway_options(gateway, token_file))
+        follow_job(client, answer, watched, as_json, gateway_options(gateway, token_file))
 
 
 def status(
@@ -221,7 +203,7 @@ def status(
 
     With --watch it shows the progress until the job ends, and exits with 1 if it has not completed.
     """
-    with notified(notify), _open_gateway("status", gateway, token_file) as client:
+    with notified(notify), open_gateway("status", gateway, token_file) as client:
         if watched:
             _watch(client, job, as_json, gateway_options(gateway, token_file))
             return
@@ -243,7 +225,7 @@ def jobs(
 
     With --json every line is one JSON object, as `status` prints it.
     """
-    with _open_gateway("jobs", gateway, token_file) as client:
+    with open_gateway("jobs", gateway, token_file) as client:
         found = client.jobs(limit, tag or ())
         for job in found:
             tell(json.dumps(job) if as_json else job_line(job, terminal_columns()))
@@ -258,7 +240,7 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """Cancel a job; finished segments are kept."""
-    with _open_gateway("cancel", gateway, token_file) as client:
+    with open_gateway("cancel", gateway, token_file) as client:
         _print_status(client.cancel(job), as_json, gateway_options(gateway, token_file))
 
 
@@ -273,7 +255,7 @@ def delete(
     That is its output in storage, its report and its work files. A job that waits or is at work
     must be cancelled first. An output that another job has as well stays.
     """
-    with _open_gateway("delete", gateway, token_file) as client:
+    with open_gateway("delete", gateway, token_file) as client:
         answer = client.delete(job)
         if as_json:
             typer.echo(json.dumps(answer))
@@ -297,7 +279,7 @@ def logs(
 
     With --json every line is one JSON object.
     """
-    with _open_gateway("logs", gateway, token_file) as client:
+    with open_gateway("logs", gateway, token_file) as client:
         seen: set[str] = set()
         after = None
         ended = not follow
@@ -316,7 +298,7 @@ def logs(
 
 
 @contextmanager
-def _open_gateway(
+def open_gateway(
     command: str, url: str | None, token_file: Path | None
 ) -> Iterator["GatewayClient"]:
     """Open a client of the gateway at `url`, or of the settings' one, with the token of a file.
@@ -350,7 +332,7 @@ def _token_in(path: Path) -> str:
     return token
 
 
-def _follow(
+def follow_job(
     client: "GatewayClient", answer: "Answer", watched: bool, as_json: bool, door: list[str]
 ) -> None:
     """End a command that has made a job: watch it, or print its id, or the whole answer."""
@@ -378,6 +360,7 @@ def _watch(client: "GatewayClient", job_id: str, as_json: bool, door: list[str])
     if job["status"] != "completed":
         say(f"error: job {job_id} has {job['status']}: {error_words(job)}")
         tell_remedy(remedy_words(job))
+        say(retry_told(job, door))
         raise typer.Exit(1)
 
 
@@ -396,3 +379,5 @@ def _print_status(job: "Answer", as_json: bool, door: list[str]) -> None:
         tell(f"error: {error_words(job)}")
     if remedy := remedy_words(job):
         tell(f"what helps: {remedy}")
+    if told := retry_told(job, door):
+        tell(told)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from deployments.cli.options import is_folder
 from deployments.cli.words import absolute, amount, duration
-from seedvr2_core.errors import InvalidRequestError, ResourceError
+from seedvr2_core.errors import BudgetError, InvalidRequestError, ResourceError
 from seedvr2_core.files.place import try_writing
 from seedvr2_core.files.space import check_room
 from seedvr2_core.job.output_file import OutputFile, check_output_file
@@ -204,6 +204,17 @@ def whole_job_told(job: Mapping[str, Any], options: Sequence[str]) -> str:
     if not job.get("whole_with"):
         return ""
     return f"to make the whole video: {shlex.join(['seedvr2', 'whole', job['job_id'], *options])}"
+
+
+def retry_told(job: Mapping[str, Any], options: Sequence[str]) -> str:
+    """Of a job that has failed or was cancelled: the command that goes on with it; else ""."""
+    if job["status"] not in ("failed", "cancelled"):
+        return ""
+    words = ["seedvr2", "retry", job["job_id"], *options]
+    if job["error_code"] != BudgetError.code:
+        return f"to try it again: {shlex.join(words)}"
+    words.insert(3, "--no-limit")
+    return f"to go on (or with a larger --max-seconds or --max-price): {shlex.join(words)}"
 
 
 def _account(result: UpscaleResult) -> str:

@@ -48,7 +48,7 @@ _TIMEOUT = httpx.Timeout(300.0, connect=5.0)
 MAX_LINES = 1_000_000
 """Of a log, in one call of `logs`: more are no log of ours."""
 _AWAY = (408, 429, 502, 503, 504)
-_CALLERS_MISTAKE = (400, 401, 403, 404, 413, 415, 421, 422)
+_CALLERS_MISTAKE = (400, 401, 403, 404, 409, 413, 415, 421, 422)
 
 
 class GatewayClient:
@@ -161,6 +161,23 @@ class GatewayClient:
     def whole(self, job_id: str) -> Answer:
         """Submit the whole video of a completed preview; asked twice, it is the same job."""
         return self._ask("POST", f"/whole/{quote(job_id, safe='')}", GivenSubmission)
+
+    def retry(
+        self,
+        job_id: str,
+        *,
+        max_seconds: float | None = None,
+        max_price: float | None = None,
+        no_limit: bool = False,
+    ) -> Answer:
+        """Submit a failed or cancelled job again; asked twice, it is the same job.
+
+        With one of the options, these are its limits, in the place of those that it had.
+        """
+        limits = {"max_seconds": max_seconds, "max_price": max_price, "no_limit": no_limit or None}
+        params = {name: value for name, value in limits.items() if value is not None}
+        where = f"/retry/{quote(job_id, safe='')}"
+        return self._ask("POST", where, GivenSubmission, params=params)
 
     def cancel(self, job_id: str) -> Answer:
         """Cancel a job; returns what `status` returns."""

@@ -223,6 +223,30 @@ class TypedClient:
         """
         return cast(JobTicket, self._gateway.whole(job_id))
 
+    def retry(
+        self,
+        job_id: str,
+        *,
+        max_seconds: float | None = None,
+        max_price: float | None = None,
+        no_limit: bool = False,
+    ) -> JobTicket:
+        """Create a failed or cancelled job again; it goes on with the segments that are kept.
+
+        Asked twice, it is the same job.
+
+        Args:
+            job_id: the job that has ended.
+            max_seconds: with this or `max_price`, the limits in the place of those that it had.
+                One that its limit has stopped needs a larger one, or none.
+            max_price: the same as a price.
+            no_limit: the new job has neither.
+        """
+        again = self._gateway.retry(
+            job_id, max_seconds=max_seconds, max_price=max_price, no_limit=no_limit
+        )
+        return cast(JobTicket, again)
+
     def jobs(self, limit: int = 20, *, tags: Sequence[str] = ()) -> list[JobStatus]:
         """The newest jobs of this token, at most 100; with tags, only those that have all."""
         return cast(list[JobStatus], self._gateway.jobs(limit, tags))

@@ -7,17 +7,22 @@ traceback is shown: an error that we did not expect is written to a file that th
 import errno
 import os
 import re
+import select
+import signal
 import sys
 import tempfile
 import textwrap
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from typer.core import TyperGroup
 
 from deployments.host.quiet import logs_as_json
 from seedvr2_core.errors import SeedVR2Error, remedy_of, with_code
@@ -57,6 +62,12 @@ _SENTENCES = re.compile(r"( *)(?:(?:note|error|what helps|waiting|interrupted)[:
 copy."""
 _SECRET = re.compile("KEY|TOKEN|SECRET")
 """In the names of settings whose values are not shown."""
+INTERRUPTED = "interrupted: run it again to go on"
+"""What Ctrl-C says before a command has begun its work, and after it has told its result."""
+AGAIN_SECONDS = 1.0
+"""How long after Ctrl-C we look whether the command is ending, and press again if it is not."""
+_OVER = b"\0"
+"""What is written where numbers of signals are: no signal has this one."""
 
 
 def say(text: str) -> None:
@@ -130,7 +141,8 @@ def exit_codes(kept: str, *, then: str = "run it again to go on") -> Iterator[No
         then: what to do after it.
     """
     try:
-        yield
+        with _ctrl_c_ends_it():
+            yield
     except SeedVR2Error as error:
         say(f"error: {with_code(error)}")
         tell_remedy(remedy_of(type(error)))
@@ -150,6 +162,71 @@ def exit_codes(kept: str, *, then: str = "run it again to go on") -> Iterator[No
         raise typer.Exit(130) from error
 
 
+@contextmanager
+def _ctrl_c_ends_it() -> Iterator[None]:
+    """Make sure that Ctrl-C ends the block.
+
+    Python raises it in the main thread when that next runs code of ours, and now and then it comes
+    to nothing: a read of the terminal may begin just before, Python drops it in a finalizer or a
+    callback, and Prefect drops it where a run ends that has its last state already. So a thread
+    looks whether it is on its way, and presses again if it is not. A process that was told to
+    ignore Ctrl-C, as a script's program in the background is, goes on ignoring it.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    told, teller = os.pipe()
+    os.set_blocking(teller, False)
+    watch = threading.Thread(
+        target=_press_again, args=(told, threading.get_ident()), daemon=True, name="ctrl-c"
+    )
+    watch.start()
+    before = signal.set_wakeup_fd(teller, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.write(teller, _OVER)
+        watch.join()
+        os.close(told)
+        os.close(teller)
+
+
+def _press_again(told: int, thread: int) -> None:
+    """Press Ctrl-C again in a thread where it was pressed and came to nothing, until it is over.
+
+    Args:
+        told: gives the number of each signal that comes, as a byte, and `_OVER` at the end.
+        thread: the main thread.
+    """
+    was_pressed = False
+    events = select.poll()
+    events.register(told, select.POLLIN)
+    while True:
+        if events.poll(1000 * AGAIN_SECONDS if was_pressed else None):
+            numbers = os.read(told, 100)
+            if _OVER in numbers:
+                return
+            was_pressed = was_pressed or signal.SIGINT in numbers
+        elif (
+            signal.getsignal(signal.SIGINT) is signal.default_int_handler  # nobody else cares
+            and not _is_interrupted(thread)
+        ):
+            signal.pthread_kill(thread, signal.SIGINT)
+
+
+def _is_interrupted(thread: int) -> bool:
+    """Whether a thread has a KeyboardInterrupt on its way: it leaves its blocks, or cleans up."""
+    found: object = sys._current_exceptions().get(thread)
+    error = found[1] if isinstance(found, tuple) else found  # a tuple up to Python 3.11
+    while isinstance(error, BaseException):
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
+
+
 def _settings_sentence(error: ValidationError) -> str:
     """What is wrong with the settings; the values of secrets are not shown."""
     told = []
@@ -161,6 +238,18 @@ def _settings_sentence(error: ValidationError) -> str:
     return "; ".join(told)
 
 
+class CommandGroup(TyperGroup):
+    """The commands of a program; Ctrl-C outside of `exit_codes` ends them as it does inside."""
+
+    def invoke(self, ctx: Any) -> object:
+        """Run the command that the words name."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            say(INTERRUPTED)
+            raise typer.Exit(130) from error
+
+
 def run_program(program: Callable[[], object]) -> None:
     """Run a program; an error that nothing has handled is told in one sentence and ends it with 1.
 
@@ -168,6 +257,9 @@ def run_program(program: Callable[[], object]) -> None:
     """
     try:
         program()
+    except KeyboardInterrupt:
+        say(INTERRUPTED)
+        sys.exit(130)
     except Exception as error:  # noqa: BLE001 - told, and kept in full
         tell_unexpected(error)
         sys.exit(1)

@@ -184,7 +184,8 @@ class Supervisor:
     say: Say
     processes: list[ManagedProcess] = field(default_factory=list)
     """In the order in which they were started."""
-    _asked: bool = False
+    _asked: str = ""
+    """Name of the signal that has asked us to stop."""
     _hurry: bool = False
 
     def __enter__(self) -> "Supervisor":
@@ -199,6 +200,7 @@ class Supervisor:
 
         Raises:
             ServiceError: one of them did not come up.
+            AskedToStop: Ctrl-C or SIGTERM.
         """
         for process in processes:
             self.processes.append(process)
@@ -211,6 +213,7 @@ class Supervisor:
                     f"{waiting[0].name} did not come up within {START_SECONDS:g} s: "
                     f"{waiting[0].last_words()}"
                 )
+            self._stop_if_asked()
             time.sleep(_POLL_SECONDS)
 
     def end(self, *processes: ManagedProcess) -> None:
@@ -229,7 +232,16 @@ class Supervisor:
         while True:
             for process in self.processes:
                 process.keep_running(self.say)
+            self._stop_if_asked()
             time.sleep(_POLL_SECONDS)
+
+    def _stop_if_asked(self) -> None:
+        """Raise what a signal's handler has raised before, if that came to nothing.
+
+        Python drops it where a finalizer or a callback runs.
+        """
+        if self._asked:
+            raise AskedToStop(self._asked)
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
@@ -239,8 +251,8 @@ class Supervisor:
             if self._asked:
                 self._hurry = True
                 return
-            self._asked = True
-            raise AskedToStop(signal.Signals(number).name)
+            self._asked = signal.Signals(number).name
+            raise AskedToStop(self._asked)
 
         before = {n: signal.signal(n, asked) for n in (signal.SIGINT, signal.SIGTERM)}
         try:

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -20,14 +21,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from seedvr2_core.child.confine import confine
 from seedvr2_core.child.memory import bound_memory, machine_bytes, memory_refused
 from seedvr2_core.child.messages.fields import Event, Request
-from seedvr2_core.child.messages.life import Rest, Stop
+from seedvr2_core.child.messages.life import Prepare, Rest, Stop
 from seedvr2_core.child.operations import OPERATIONS, restore
-from seedvr2_core.child.progress import Emitter
+from seedvr2_core.child.progress import Emitter, alive_in
 from seedvr2_core.child.protocol import OPENING, Failed, Restore, decode_request
 from seedvr2_core.child.warm.line import Line, own_streams
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.files.process import die_with_parent
+from seedvr2_core.files.reading import reads_told
 from seedvr2_core.files.space import is_full
+from seedvr2_core.kernels.devices import may_have_gpus
 from seedvr2_core.lazy import collector_waits
 
 if TYPE_CHECKING:
@@ -84,6 +87,9 @@ def _serve(line: Line) -> int:
             request = decode_request(line.requests.get())
             if isinstance(request, Stop):
                 return 0
+            if isinstance(request, Prepare):
+                _prepare()
+                continue
             if isinstance(request, Rest):
                 after = _rest(request, line, held)
                 if after is None:
@@ -101,6 +107,20 @@ def _serve(line: Line) -> int:
             return 1
 
 
+def _prepare() -> None:
+    """Load torch in a thread. Most of a probe and of a pause between two requests leaves it a core.
+
+    Nothing else is loaded there: two threads that load modules of ours could wait for each other.
+    """
+    if not may_have_gpus():
+        threading.Thread(target=_load_torch, daemon=True, name="torch").start()
+
+
+def _load_torch() -> None:
+    with collector_waits():
+        import torch as torch
+
+
 def _answer(request: Request[Any], emitter: Emitter, held: "list[Kept]") -> Event:
     """Carry out a request. What a restore has loaded is held for the next one."""
     if request.phase:
@@ -110,7 +130,8 @@ def _answer(request: Request[Any], emitter: Emitter, held: "list[Kept]") -> Even
             kept.close()
             kept.tidy()
         held.clear()
-        return OPERATIONS[type(request)](request, emitter)
+        with reads_told(alive_in(request.phase, emitter)):
+            return OPERATIONS[type(request)](request, emitter)
     with collector_waits():
         from seedvr2_core.child.warm.kept import Kept  # loads torch
 

@@ -122,14 +122,25 @@ def _whole_seconds(info: VideoInfo) -> float:
 
 def find_cuts(request: FindCuts, emitter: Emitter) -> CutsFound:
     """Find the cuts of a probed video."""
+    from seedvr2_core.video.cuts import CutMarks
     from seedvr2_core.video.shots import find_shots
+
+    def settled(mark: int, frames: tuple[int, ...]) -> None:
+        told = CutList(detector=request.settled_by(mark), frames=frames)
+        write_record(request.settled_path(mark), told)
 
     info = read_record(request.info, VideoInfo)
     with (
         unbounded_memory(request.device),
         media_errors_told(request.path, "its cuts are looked for"),
     ):
-        found = find_shots(request.path, info, beat=emitter.beat, device=request.device)
+        found = find_shots(
+            request.path,
+            info,
+            beat=emitter.beat,
+            device=request.device,
+            marks=CutMarks(request.marks, settled),
+        )
     cuts = CutList(detector=request.detector, frames=found.cuts, began=found.began)
     write_record(request.out, cuts)
     return CutsFound(num_cuts=len(cuts.frames))
@@ -137,8 +148,9 @@ def find_cuts(request: FindCuts, emitter: Emitter) -> CutsFound:
 
 def make_plan(request: MakePlan, emitter: Emitter) -> PlanMade:
     """Plan a job and write its plan and outline."""
-    from seedvr2_core.job.plan_file import write_plan
+    from seedvr2_core.job.plan_file import read_outlines, write_plan
     from seedvr2_core.planning import build_plan
+    from seedvr2_core.planning.outline import obeying
 
     info = read_record(request.info, VideoInfo)
     cuts = CutList(detector="", frames=())
@@ -154,6 +166,7 @@ def make_plan(request: MakePlan, emitter: Emitter) -> PlanMade:
         began=cuts.began,
         rates=request.rates,
     )
+    plan = obeying(plan, read_outlines(request.like))
     emitter.beat("plan", 2, 3)
     write_plan(request.out, plan)
     return PlanMade()

@@ -16,7 +16,7 @@ from seedvr2_core.child.protocol import (
     Progressed,
     encode_event,
 )
-from seedvr2_core.files.reading import OnBytes
+from seedvr2_core.files.reading import OnBytes, no_bytes
 
 PROGRESS_SECONDS = 0.2
 """Shortest time between two `Progressed`."""
@@ -47,6 +47,16 @@ def alive_while_reading(events: Events) -> OnBytes:
         events.beat("hash", 0, 0)
 
     return told
+
+
+def alive_in(phase: str, events: Events) -> OnBytes:
+    """Signs of life at reads that say nothing about how far a phase is; "": there is no phase."""
+
+    def told(done: int, total: int) -> None:
+        del done, total  # of a header
+        events.beat(phase, 0, 0)
+
+    return told if phase else no_bytes
 
 
 class ProgressCount:

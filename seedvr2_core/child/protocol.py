@@ -41,7 +41,7 @@ from seedvr2_core.child.messages.events import (
     Waiting,
 )
 from seedvr2_core.child.messages.fields import Event, Request, message_of, object_in
-from seedvr2_core.child.messages.life import Rest, Resting, Stop
+from seedvr2_core.child.messages.life import Prepare, Rest, Resting, Stop
 from seedvr2_core.compare.record import Comparison
 from seedvr2_core.errors import ChildFailedError
 from seedvr2_core.planning import Options
@@ -76,6 +76,7 @@ __all__ = [
     "Measured",
     "PlanChecked",
     "PlanMade",
+    "Prepare",
     "Preview",
     "Previewed",
     "Probe",
@@ -142,6 +143,17 @@ class FindCuts(Request[CutsFound]):
     detector: str
     """Name of the detector, for the record."""
     out: Path
+    marks: tuple[int, ...] = ()
+    """Frames of a whole video, rising. Once all cuts up to such a frame are known, they are written
+    to `settled_path` of it."""
+
+    def settled_path(self, mark: int) -> Path:
+        """Where the cuts up to a mark are written, a `CutList`."""
+        return self.out.with_suffix(f".{mark}.json")
+
+    def settled_by(self, mark: int) -> str:
+        """The detector's name in that file: no plan takes these for all the cuts."""
+        return f"{self.detector} up to frame {mark}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +171,9 @@ class MakePlan(Request[PlanMade]):
     """But for the cut detector, which is that of `cuts`."""
     rates: Rates
     out: Path
+    like: tuple[Path, ...] = ()
+    """Outlines of plans that knew fewer cuts. The memory settings of the first one for the same
+    work are taken over, so that the segments which were made by it fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,6 +326,7 @@ REQUESTS: Mapping[str, type[Request[Any]]] = {
     "preview": Preview,
     "make_report": MakeReport,
     "compare": Compare,
+    "prepare": Prepare,
     "rest": Rest,
     "stop": Stop,
 }

@@ -98,12 +98,12 @@ def page(about: AboutPage, result: ComparisonResult) -> str:
     moments = list(about.moments)
     if about.chosen is not None:
         moments = [about.chosen, *(m for m in moments if m.seconds != about.chosen.seconds)]
-    first = "The chosen moment first, then from" if about.chosen else "From"
+    first = "The chosen moment first, then one" if about.chosen else "One moment"
     body = (
         f"<h1>{title}</h1>{_notes(result)}"
         f'<p><a href="{escape(quote(about.video_name), quote=True)}">The video with both side by '
         f"side</a> ({result.width}x{result.height}) lies beside this page.</p>"
-        f"<h2>Moments</h2><p class='quiet'>{first} each part of the time the moment at which both "
+        f"<h2>Moments</h2><p class='quiet'>{first} from each part of the time: that at which both "
         f"differ most. {escape(labels[0])} is on the left of the line, {escape(labels[1])} on its "
         f"right.</p>{''.join(_moment(number, one, labels) for number, one in enumerate(moments))}"
         f"{_measures(result, about.points)}{_facts(result)}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedvr2_core.errors import UnsupportedFormatError
+from seedvr2_core.files.boxes import Box, boxes_in
 from seedvr2_core.files.reading import FileReader
 
 _BRANDS = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"moof", b"sidx")
@@ -22,15 +23,6 @@ _MOST_BOXES = 1_000_000
 fragments of a second has a third of them."""
 _OF_EACH_SAMPLE = 0xF00
 """Flags of a run: duration, size, flags or offset of each sample are written down."""
-
-
-@dataclass(frozen=True, slots=True)
-class _IndexBox:
-    """A box: its kind, and where its content lies in the file."""
-
-    kind: bytes
-    start: int
-    stop: int
 
 
 @dataclass(slots=True)
@@ -106,7 +98,7 @@ def _counts(walk: _Walk) -> dict[int, int]:
     return counts
 
 
-def _count_track(walk: _Walk, track: _IndexBox, counts: dict[int, int]) -> None:
+def _count_track(walk: _Walk, track: Box, counts: dict[int, int]) -> None:
     """Add a track's samples (8.7.3) if it is one of video."""
     number, counted, is_video = 0, 0, False
     for box in _inside(walk, track, _DEPTH):
@@ -120,7 +112,7 @@ def _count_track(walk: _Walk, track: _IndexBox, counts: dict[int, int]) -> None:
         counts[number] = counts.get(number, 0) + counted
 
 
-def _of_fragment(walk: _Walk, part: _IndexBox) -> tuple[int, int]:
+def _of_fragment(walk: _Walk, part: Box) -> tuple[int, int]:
     """Number of a fragment's track (8.8.7), and samples of its runs (8.8.8).
 
     Only runs that say nothing of each sample are counted; the others grow with the file.
@@ -134,11 +126,11 @@ def _of_fragment(walk: _Walk, part: _IndexBox) -> tuple[int, int]:
     return number, count
 
 
-def _children(walk: _Walk, parent: _IndexBox, kind: bytes) -> Iterator[_IndexBox]:
+def _children(walk: _Walk, parent: Box, kind: bytes) -> Iterator[Box]:
     return (box for box in _boxes(walk, parent.start, parent.stop) if box.kind == kind)
 
 
-def _inside(walk: _Walk, parent: _IndexBox, depth: int) -> Iterator[_IndexBox]:
+def _inside(walk: _Walk, parent: Box, depth: int) -> Iterator[Box]:
     """All boxes in a box that hold no others, `depth` levels deep at the most."""
     for box in _boxes(walk, parent.start, parent.stop):
         if box.kind not in _PARENTS:
@@ -147,28 +139,20 @@ def _inside(walk: _Walk, parent: _IndexBox, depth: int) -> Iterator[_IndexBox]:
             yield from _inside(walk, box, depth - 1)
 
 
-def _boxes(walk: _Walk, start: int, stop: int) -> Iterator[_IndexBox]:
-    """The boxes that lie one after another in a stretch of the file (4.2)."""
-    while start + 8 <= stop and walk.boxes_left:
+def _boxes(walk: _Walk, start: int, stop: int) -> Iterator[Box]:
+    """The boxes in a stretch of the file, as long as the walk may go on."""
+    for box in boxes_in(walk.file, start, stop):
+        if not walk.boxes_left:
+            return
         walk.boxes_left -= 1
-        head = _at(walk, start, 16)
-        if len(head) < 8:
-            return
-        size, kind, content = int.from_bytes(head[:4], "big"), head[4:8], start + 8
-        if size == 1 and len(head) == 16:
-            size, content = int.from_bytes(head[8:], "big"), start + 16
-        end = stop if size == 0 else start + size
-        if end < content:
-            return
-        yield _IndexBox(kind, content, min(end, stop))
-        start = end
+        yield box
 
 
-def _number(walk: _Walk, box: _IndexBox, offset: int, size: int = 4) -> int:
+def _number(walk: _Walk, box: Box, offset: int, size: int = 4) -> int:
     return int.from_bytes(_field(walk, box, offset, size), "big")
 
 
-def _field(walk: _Walk, box: _IndexBox, offset: int, size: int) -> bytes:
+def _field(walk: _Walk, box: Box, offset: int, size: int) -> bytes:
     """A field of a box; shorter where the box ends."""
     return _at(walk, box.start + offset, max(0, min(size, box.stop - box.start - offset)))
 

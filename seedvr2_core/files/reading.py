@@ -5,9 +5,11 @@ skip: a file of which one read fails once would become half a video. So they rea
 `FileReader`, which tells an error of the machine from the end of the file and raises the first.
 """
 
+import contextlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +25,21 @@ def no_bytes(done: int, total: int) -> None:
 
 OnBytes = Callable[[int, int], None]
 """Called as on_bytes(done, total), both in bytes, again and again while a file is read."""
+_told: ContextVar[OnBytes] = ContextVar("told_of_reads", default=no_bytes)
+
+
+@contextlib.contextmanager
+def reads_told(on_bytes: OnBytes) -> Iterator[None]:
+    """Tell of every read in the `with` block, in this thread, of which nobody else is told.
+
+    A header has a hundred small reads, which take ten seconds on a slow network share. Whoever
+    reads one does not pass a sign of life down to each of them: this is what stands for it.
+    """
+    token = _told.set(on_bytes)
+    try:
+        yield
+    finally:
+        _told.reset(token)
 
 
 class FileReader(io.RawIOBase):
@@ -30,7 +47,8 @@ class FileReader(io.RawIOBase):
 
     Args:
         path: the file.
-        on_bytes: called before every read with the position and the file's length.
+        on_bytes: called before every read with the position and the file's length. Where it is
+            left out, the one of the surrounding `reads_told` is.
 
     Raises:
         OSError: the file cannot be opened.
@@ -44,7 +62,7 @@ class FileReader(io.RawIOBase):
         self.failed: FileReadError | None = None
         """The first read that failed; libraries may have swallowed the exception."""
         self._shown = path.name
-        self._on_bytes = on_bytes
+        self._on_bytes = _told.get() if on_bytes is no_bytes else on_bytes
         self._position = 0
         self._file: BinaryIO = path.open("rb", buffering=0)
         self.num_bytes = os.fstat(self._file.fileno()).st_size

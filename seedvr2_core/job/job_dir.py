@@ -13,6 +13,7 @@
         masters.json               while a run works: what it wants of masters (masters.py)
         waiting/                   one empty file for each run that waits for job.lock, by its id
         fresh.run                  id of the run that has started the job afresh
+        early.json                 of a job that was begun before all cuts were known: which were
         kernels.json               which kernels were fastest at the start; obeyed then on
         segments/00000.mp4         packets of a segment
         segments/00000.safetensors final latents and tail of a part of a divided shot
@@ -102,6 +103,11 @@ class JobDir:
     def fresh_run_path(self) -> Path:
         """Id of the run that has started the job afresh; its own retries do not do so again."""
         return self.path / "fresh.run"
+
+    @property
+    def early_path(self) -> Path:
+        """A `SettledCuts` record, where the job was begun before all its cuts were known."""
+        return self.path / "early.json"
 
     @property
     def result_path(self) -> Path:

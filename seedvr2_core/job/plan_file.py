@@ -1,5 +1,7 @@
 """The plan of a job on disk: plan.json, and beside it the outline that flow processes read."""
 
+import contextlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from seedvr2_core.errors import SegmentError
@@ -19,6 +21,15 @@ def write_plan(path: Path, plan: Plan) -> PlanOutline:
     write_record(outline_beside(path), outline)
     write_record(path, plan)
     return outline
+
+
+def read_outlines(paths: Iterable[Path]) -> list[PlanOutline]:
+    """The outlines that are there and can be read."""
+    found: list[PlanOutline] = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError, SegmentError):
+            found.append(read_record(path, PlanOutline))
+    return found
 
 
 def read_plan(path: Path, planned: PlanOutline) -> Plan:

@@ -157,10 +157,15 @@ def kind_of(device: "torch.device | str") -> str:
     return torch.cuda.get_device_name(device)
 
 
+def may_have_gpus() -> bool:
+    """Whether this machine has the driver of a GPU; asking loads no torch."""
+    return Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
+
+
 def gpus() -> tuple[tuple[str, str, int], ...]:
     """(torch's name, what it is called, free bytes) of each GPU of this machine."""
-    if not Path("/dev/nvidiactl").exists() and not Path("/dev/kfd").exists():
-        return ()  # no driver, no GPU: saves importing torch
+    if not may_have_gpus():
+        return ()
     import torch
 
     names = [gpu_name(i) for i in range(torch.cuda.device_count())]

@@ -4,7 +4,8 @@ Times, shots and pieces stay in plan.json, which only child processes read. A sm
 a million frames costs the process that all jobs depend on nothing.
 """
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from seedvr2_core.planning.plan import (
     EngineSettings,
@@ -132,6 +133,37 @@ def pixels_key(plan: Plan, *, deep: bool) -> str:
             "segments": [segment.start for segment in plan.segments],
         }
     )
+
+
+_OF_ALL_CUTS = ("num_shots", "segments", "longest_piece", "notes", "eta_seconds", "frame_seconds")
+"""Fields that may be others where more cuts are known, or where the machine is known better."""
+
+
+def is_same_work(one: PlanOutline, other: PlanOutline) -> bool:
+    """Whether segments with the same frames of the same shots get the same bytes by both plans.
+
+    That is so if they differ in nothing but how many of the cuts they know, their memory settings
+    and number of threads aside, which `sidecar.plan_digest` compares.
+    """
+    left_out = {
+        *("job_key", "pixels_key", "other_pixels_key", "memory", "torch_threads", "limits"),
+        *("weights_file", *_OF_ALL_CUTS),
+    }
+    names = {field.name for field in fields(PlanOutline)} - left_out
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+def obeying(plan: Plan, begun: Sequence[PlanOutline]) -> Plan:
+    """The plan with the memory settings and threads of one that segments were made by already.
+
+    Both can change the last bits of a segment. Of those `begun` the first one for the same work is
+    obeyed; plans for other work change nothing.
+    """
+    outline = outline_of(plan) if begun else None
+    for other in begun:
+        if outline is not None and is_same_work(outline, other):
+            return replace(plan, memory=other.memory, torch_threads=other.torch_threads)
+    return plan
 
 
 def _segments_of(plan: Plan) -> tuple[SegmentOutline, ...]:

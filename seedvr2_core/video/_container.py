@@ -53,6 +53,9 @@ _LATE_OPTIONS = {"probesize": str(2**25), "analyzeduration": str(100 * 10**6)}
 _ALPHA_MODE = "alpha_mode"
 """What Matroska says of a track with alpha beside each packet: "1"."""
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+UNSEEN: Mapping[str, str] = {"skip_loop_filter": "all"}
+"""Options of a decoder whose pictures are counted and not looked at. The edges of blocks are not
+smoothed, which saves a third of the time of H.264 and HEVC."""
 _LARGEST_PIXEL_BYTES = 8
 _LARGE_PICTURE_BYTES = 2**28
 """Sixteen threads with a picture of that size each hold 4 GB; 7680x4320 has less."""

@@ -6,7 +6,6 @@ pictures' bytes are not fetched from the disk, and looking through a file of 20 
 
 import contextlib
 import os
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +17,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from seedvr2_core.errors import SegmentError
+from seedvr2_core.files.boxes import boxes_in
 from seedvr2_core.files.reading import FileReader, OnBytes, no_bytes
 from seedvr2_core.video._container import open_container, time_base_of
 from seedvr2_core.video.info import EncoderSettings
@@ -26,8 +26,6 @@ from seedvr2_core.video.output.formats import counts_frames
 _FETCHED_BYTES = 2**23
 """The beginning of a file is read in any case: libav looks at the first pictures."""
 _MATROSKA_START = b"\x1a\x45\xdf\xa3"
-_BOX = struct.Struct(">I4s")
-_LARGE_BOX = struct.Struct(">I4sQ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +45,7 @@ class _IndexReader(FileReader):
         super().__init__(path, on_bytes=on_bytes)
         self._media: list[range] = []
         if not _is_matroska(self):
-            self._media = list(self._boxes(b"mdat"))
+            self._media = list(self._media_ranges())
 
     def _read(self, size: int) -> bytes:
         position = self.tell()
@@ -57,21 +55,11 @@ class _IndexReader(FileReader):
                 return bytes(size)
         return super()._read(size)
 
-    def _boxes(self, kind: bytes) -> Iterator[range]:
-        """Where the top-level boxes of a kind lie, after the part that is always fetched."""
-        position = 0
-        while position + _LARGE_BOX.size <= self.num_bytes:
-            self.seek(position)
-            head = self.read(_LARGE_BOX.size)
-            size, name = _BOX.unpack_from(head)
-            if size == 1:
-                size = _LARGE_BOX.unpack(head)[2]
-            if size < _BOX.size:  # it reaches to the end, or this is no mp4
-                size = self.num_bytes - position
-            stop = min(position + size, self.num_bytes)
-            if name == kind and stop > _FETCHED_BYTES:
-                yield range(max(position + _LARGE_BOX.size, _FETCHED_BYTES), stop)
-            position += size
+    def _media_ranges(self) -> Iterator[range]:
+        """Where media lie, after the part that is always fetched."""
+        for box in boxes_in(self, 0, self.num_bytes):
+            if box.kind == b"mdat" and box.stop > _FETCHED_BYTES:
+                yield range(max(box.start, _FETCHED_BYTES), box.stop)
         self.seek(0)
 
 

@@ -14,7 +14,7 @@ import itertools
 import math
 import pickle
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -62,7 +62,13 @@ _TO_THUMBNAIL = Interpolation.AREA | Interpolation.FULL_CHR_H_INT | Interpolatio
 
 
 def detect_cuts(
-    path: Path, info: VideoInfo, *, beat: Beat, threshold: float = THRESHOLD, device: str = "cpu"
+    path: Path,
+    info: VideoInfo,
+    *,
+    beat: Beat,
+    threshold: float = THRESHOLD,
+    device: str = "cpu",
+    marks: "CutMarks | None" = None,
 ) -> tuple[int, ...]:
     """Decode a whole file and find the frames that begin a new shot.
 
@@ -74,6 +80,7 @@ def detect_cuts(
         beat: called after every 50 frames with ("cuts", frames, info.num_frames).
         threshold: least probability of a cut, in (0, 1).
         device: torch device the network runs on.
+        marks: is told of cuts before the end is reached.
 
     Returns:
         Rising frame indices c_0, c_1, ..., all in [1, info.num_frames - 1]; the shots are
@@ -91,7 +98,9 @@ def detect_cuts(
         return ()
     look = CutSearch(path, info, device=device)
     whole = range(math.ceil(info.num_frames / STEP))
-    logits, jumps = look.at(whole, beat=lambda done: beat("cuts", done, info.num_frames))
+    logits, jumps = look.at(
+        whole, beat=lambda done: beat("cuts", done, info.num_frames), marks=marks
+    )
     return tuple(sorted({*pick_cuts(logits, threshold), *jumps}))
 
 
@@ -111,13 +120,14 @@ class CutSearch:
         self._network = _load_network(device)
 
     def at(
-        self, steps: range, *, beat: Callable[[int], None]
+        self, steps: range, *, beat: Callable[[int], None], marks: "CutMarks | None" = None
     ) -> tuple[np.ndarray, tuple[int, ...]]:
         """Decode and look at the frames [STEP * steps.start, STEP * steps.stop).
 
         Args:
             steps: at least one.
             beat: called after every step with the frames that are done.
+            marks: is shown what was found after every step.
 
         Returns:
             (T,) float32, log odds that the frame is the last of its shot; and the frames behind
@@ -139,6 +149,8 @@ class CutSearch:
             for done, logits in enumerate(found, 1):
                 parts.append(logits)
                 beat(min(done * STEP, frames))
+                if marks is not None and done * STEP < frames:
+                    marks.look(parts, jumps.frames)
         logits = np.concatenate(parts)[:frames]
         if not np.isfinite(logits).all():
             raise NumericalError(
@@ -197,6 +209,51 @@ def pick_cuts(logits_T: np.ndarray, threshold: float) -> tuple[int, ...]:
             cuts.append(start + (length - 1) // 2 + 1)
         start += length
     return tuple(cut for cut in cuts if cut < len(logits_T))
+
+
+def settled_cuts(logits_T: np.ndarray, threshold: float) -> tuple[tuple[int, ...], int]:
+    """Cuts of a film of which only the beginning was looked at, as far as they are settled.
+
+    Args:
+        logits_T: (T,) float, as `pick_cuts` takes them, of the film's first T frames; more follow.
+        threshold: least probability, in (0, 1).
+
+    Returns:
+        The cuts, and the last frame up to which they are all the cuts that the film has there. Of
+        the last frames nobody can say it while they may be the beginning of a higher peak.
+    """
+    values = logits_T.tolist()
+    until = len(values)
+    if values and values[-1] >= math.log(threshold / (1 - threshold)):
+        until -= sum(1 for _ in itertools.takewhile(values[-1].__eq__, reversed(values)))
+    unknown = np.array([math.inf], np.float32)
+    cuts = pick_cuts(np.concatenate([logits_T, unknown]), threshold)
+    return tuple(cut for cut in cuts if cut <= until), until
+
+
+class CutMarks:
+    """Tells of the cuts of a film's beginning while the rest is looked at."""
+
+    def __init__(
+        self,
+        frames: Sequence[int],
+        tell: Callable[[int, tuple[int, ...]], None],
+        threshold: float = THRESHOLD,
+    ) -> None:
+        """Call `tell` with each of the rising `frames` and the film's cuts up to that one."""
+        self._left, self._tell, self._threshold = list(frames), tell, threshold
+
+    def look(self, parts: Sequence[np.ndarray], jumps: Collection[int]) -> None:
+        """Look whether the next mark is reached; `parts` are the log odds of all steps so far."""
+        if not self._left or len(parts) * STEP <= self._left[0]:
+            return
+        logits = np.concatenate(parts)
+        if not np.isfinite(logits).all():
+            return  # the search fails in the end, and says so
+        cuts, until = settled_cuts(logits, self._threshold)
+        while self._left and self._left[0] <= until:
+            mark = self._left.pop(0)
+            self._tell(mark, tuple(sorted(cut for cut in {*cuts, *jumps} if cut <= mark)))
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seedvr2_core.beat import Beat
-from seedvr2_core.video.cuts import STEP, THRESHOLD, CutSearch, detect_cuts, pick_cuts
+from seedvr2_core.video.cuts import STEP, THRESHOLD, CutMarks, CutSearch, detect_cuts, pick_cuts
 from seedvr2_core.video.info import VideoInfo
 
 _FIRST_STEPS_BACK = 4
@@ -33,7 +33,14 @@ class FoundShots(NamedTuple):
     """Where the first one begins in the film; below 0, or 0."""
 
 
-def find_shots(path: Path, info: VideoInfo, *, beat: Beat, device: str = "cpu") -> FoundShots:
+def find_shots(
+    path: Path,
+    info: VideoInfo,
+    *,
+    beat: Beat,
+    device: str = "cpu",
+    marks: CutMarks | None = None,
+) -> FoundShots:
     """Decode a video, and what of the film lies before it in the same shot.
 
     Args:
@@ -42,11 +49,14 @@ def find_shots(path: Path, info: VideoInfo, *, beat: Beat, device: str = "cpu") 
         beat: called after every 50 frames with ("cuts", frames, how many there are as far as is
             known).
         device: torch device that the network runs on.
+        marks: is told of the cuts of a whole video before the end is reached; of a part it is told
+            nothing.
 
     Raises: as `detect_cuts`.
     """
     if not info.reading.film:
-        return FoundShots(detect_cuts(path, info, beat=beat, device=device), 0)
+        cuts = detect_cuts(path, info, beat=beat, device=device, marks=marks)
+        return FoundShots(cuts, 0)
     first = info.reading.first
     film = _film_of(info)
     told = _FilmBeat(beat, info.num_frames)

@@ -77,7 +77,19 @@ class Asking:
         """
         if self._job.preview is not None:
             return self._job.preview.whole_seconds, "the whole job"
-        return self.device_seconds(pending), "what is left"
+        return self.device_seconds([*pending, *self._later]), "what is left"
+
+    @property
+    def later_seconds(self) -> float:
+        """What those segments are expected to take that wait until all cuts are known."""
+        return frame_seconds_of(self._plan).seconds * self._frames(self._later)
+
+    @property
+    def _later(self) -> list[int]:
+        if self._job.early is None:
+            return []
+        asked = set(self._job.segments)
+        return [segment.index for segment in self._plan.segments if segment.index not in asked]
 
     def _frames(self, indices: Sequence[int]) -> int:
         return sum(self._plan.segments[index].num_frames for index in indices)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TypeVar
 
-from seedvr2_core.child.protocol import Event, Heartbeat, Idle, Request, Restore
+from seedvr2_core.child.protocol import Event, Heartbeat, Idle, Prepare, Probe, Request, Restore
 from seedvr2_core.errors import SeedVR2Error
 from tasks.child.guard import Child
 from tasks.child.processes import ChildProcess
@@ -31,10 +31,12 @@ def load_detail(beat: Heartbeat) -> str:
     return "PyTorch" if beat.phase == Restore.phase else ""
 
 
-class _Spare:
-    """The child of the last operation, which waits for the next one."""
+class _Place:
+    """Where a child waits for its next request."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, restores: bool) -> None:
+        self.restores = restores
+        """Whether segments are made in the block."""
         self._child: Child | None = None
 
     def take(self) -> Child | None:
@@ -56,25 +58,38 @@ class _Spare:
             child.close()
 
 
+class _Spare(_Place):
+    """The child of the last operation, which waits for the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engine = _Place()
+        """Of the child whose engine is loaded, between two sessions of one job."""
+
+
 _spare: ContextVar[_Spare | None] = ContextVar("spare_child", default=None)
 
 
 @contextlib.contextmanager
-def one_child() -> Iterator[None]:
+def one_child(*, restores: bool = True) -> Iterator[None]:
     """Let the operations in the `with` block share a child, as long as none of them fails.
 
     A start loads Python, numpy and the codecs, which takes a second of a processor, and a short job
     has six operations. A child whose operation has failed ends, and the next one gets a fresh one.
     On a CPU the watch over the segments takes the child that waits, too (`waiting_child`), and
     leaves it here when they are made (`pass_on`).
+
+    Args:
+        restores: segments are made in the block, so a child that probes loads torch meanwhile.
     """
-    spare = _Spare()
+    spare = _Spare(restores=restores)
     token = _spare.set(spare)
     try:
         yield
     finally:
         _spare.reset(token)
         spare.close()
+        spare.engine.close()
 
 
 def waiting_child() -> Child | None:
@@ -90,21 +105,23 @@ def waiting_child() -> Child | None:
     return child
 
 
-def pass_on(child: Child, device: str, *, is_idle: bool) -> Child | None:
+def pass_on(child: Child, device: str, *, is_idle: bool, goes_on: bool = False) -> Child | None:
     """Leave a child that has made its segments to the operations that follow in the block.
 
-    On a CPU alone: with a GPU it has to end, so that others find the GPU's memory free.
+    On a CPU alone: with a GPU it has to end, so that others find the GPU's memory free. Where the
+    job goes on with another session, it is left to that, with its engine loaded (`drop_engine`).
 
     Args:
         child: the caller's.
         device: that it has worked on.
         is_idle: whether it has said that it has ended its work; else it is waited for.
+        goes_on: whether the job has more segments, which another session makes.
 
     Returns:
         None if it was left; else the child, which is still the caller's to close.
     """
     spare = _spare.get()
-    if spare is None or device != "cpu":
+    if spare is None or (device != "cpu" and not goes_on):
         return child
     try:
         while not is_idle:
@@ -113,16 +130,26 @@ def pass_on(child: Child, device: str, *, is_idle: bool) -> Child | None:
     except SeedVR2Error as error:
         current().log(f"what is left is done by a fresh process: {error}")
         return child
-    spare.give(child)
+    (spare.engine if goes_on else spare).give(child)
     return None
 
 
+def drop_engine() -> None:
+    """End the child that was left to the next session: that begins later, or not at all."""
+    if spare := _spare.get():
+        spare.engine.close()
+
+
 def child_for(device: str, warm: ChildProcess | None) -> Child:
-    """The child that restores on a device: a warm one if there is one.
+    """The child that restores on a device: that of the session before, or a warm one.
 
     Else, on a CPU, the one that has probed, which has its packages loaded. With a GPU it may have
     memory there, which it must not hold while it waits for its turn: a fresh one is taken.
     """
+    spare = _spare.get()
+    if warm is None and spare is not None and (child := spare.engine.take()):
+        child.begin_anew()
+        return child
     probed = waiting_child() if warm is None and device == "cpu" else None
     return probed or Child(log=current().log, process=warm)
 
@@ -140,7 +167,7 @@ def run_operation(request: Request[E], *, doing: str) -> E:
     Raises:
         SeedVR2Error: what the child reported, that it died, or that it hangs.
     """
-    child = waiting_child() or Child(log=current().log)
+    child = waiting_child() or _fresh_child(request)
     try:
         event = _answer(child, request, doing)
     except BaseException:
@@ -151,6 +178,14 @@ def run_operation(request: Request[E], *, doing: str) -> E:
     else:
         child.close()
     return event
+
+
+def _fresh_child(request: Request[E]) -> Child:
+    """A child for a request. Who probes a job's source makes its segments later, on a CPU."""
+    child, spare = Child(log=current().log), _spare.get()
+    if spare and spare.restores and isinstance(request, Probe):
+        child.send(Prepare())
+    return child
 
 
 def _answer(child: Child, request: Request[E], doing: str) -> E:

@@ -37,6 +37,7 @@ class Pace:
         slowest: float = 0.0,
         engine_share: float = 1.0,
         num_frames: int | None = None,
+        later_seconds: float = 0.0,
     ) -> None:
         """Count from now on.
 
@@ -46,8 +47,10 @@ class Pace:
             slowest: seconds of a frame that an earlier child of the job took.
             engine_share: how much of them an engine makes; the rest is coded from masters.
             num_frames: frames of all segments that are wanted; None: of the whole job.
+            later_seconds: predicted for what other children make of it afterwards.
         """
         self._plan, self.pending_frames = plan, pending_frames
+        self._later_seconds = later_seconds
         self._num_frames = num_frames or plan.num_frames
         self.kept_frames = self._num_frames - pending_frames
         """Frames that were finished before this child began."""
@@ -140,11 +143,12 @@ class Pace:
         )
 
     def _rest(self, left: float) -> float:
-        """Predicted seconds after the output is stored: of the report, if there is one, which has a
-        share of the run's time, and of the run's end.
+        """Predicted seconds beside that work: of what is made later, of the report, if there is
+        one, which has a share of the run's time, and of the run's end.
         """
-        report = report_seconds(self.seconds + left) if get_settings().report else 0.0
-        return report + FINISH_SECONDS
+        later = self._later_seconds
+        report = report_seconds(self.seconds + left + later) if get_settings().report else 0.0
+        return later + report + FINISH_SECONDS
 
     @property
     def frames_per_second(self) -> float | None:

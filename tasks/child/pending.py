@@ -39,9 +39,14 @@ class PendingSegments:
         return sum(self._plan.segments[index].num_frames for index in self.indices)
 
     @property
+    def asked_frames(self) -> int:
+        """Frames of all segments that the run was asked for."""
+        return sum(self._plan.segments[index].num_frames for index in self._job.segments)
+
+    @property
     def kept_frames(self) -> int:
-        """Frames of all others."""
-        return self._job.num_frames - self.num_frames
+        """Frames of those that are made."""
+        return self.asked_frames - self.num_frames
 
     def look_again(self) -> None:
         """Look at the disk: segments that are there are read, with signs of life."""

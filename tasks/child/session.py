@@ -91,7 +91,7 @@ class SegmentWatch:
         """What this run is expected to take, from now to the stored output."""
         self._purse = Purse(job, get_settings(), clock=awake_seconds, helper=helper)
         limit = job.job_limit_seconds  # an operator's
-        self._deadline = inf if limit is None else awake_seconds() + limit
+        self._deadline = inf if limit is None else awake_seconds() + limit - job.early_seconds
         self._patience = Patience(self._job_dir, fixed=get_settings().stall_seconds is not None)
         self._child: Child | None = None
         self._pace: Pace | None = None
@@ -177,7 +177,8 @@ class SegmentWatch:
         """The work is done: the child may outlive the job, or do what is left of it."""
         child, loaded = self._child, self._steps.was_warm is not None
         if child is not None and not (loaded and let_rest(child, self._plan, self._job.device)):
-            self._child = pass_on(child, self._job.device, is_idle=self._is_idle)
+            goes_on = self._job.early is not None
+            self._child = pass_on(child, self._job.device, is_idle=self._is_idle, goes_on=goes_on)
         self.close()
 
     def close(self) -> None:
@@ -230,7 +231,8 @@ class SegmentWatch:
                     self._plan,
                     pending_frames=self._pending.num_frames,
                     slowest=self._slowest,
-                    num_frames=self._job.num_frames,
+                    num_frames=self._pending.asked_frames,
+                    later_seconds=self._asking.later_seconds,
                     engine_share=1.0 if isinstance(event, Ready) else share,
                 )
                 self._show(RESTORE)
@@ -275,7 +277,8 @@ class SegmentWatch:
 
     def _learn(self, pace: Pace) -> None:
         """Correct what is known of this machine, if it has made the whole job."""
-        if not (self._pending.by_others or self._steps.coded or self._job.preview):
+        only_a_part = self._job.preview or self._job.early is not None
+        if not (self._pending.by_others or self._steps.coded or only_a_part):
             learn(self._plan, pace, get_settings())
 
     def _all_is_made(self) -> None:
@@ -370,7 +373,7 @@ class SegmentWatch:
 
     def _measures(self) -> Measures:
         """What the work is measured by."""
-        done = self._job.num_segments - len(self._pending.indices)
+        done = len(self._job.segments) - len(self._pending.indices)
         return measures_of(
             self._pace,
             self._purse,

@@ -18,6 +18,8 @@ from tasks.schemas import UpscaleResult
 
 EXPECTED = (SeedVR2Error,)
 """Errors that a flow tells by one sentence; any other is a bug."""
+OVER_BUDGET = "OverBudget"
+"""State of a run that its caller's limit of time or price has stopped."""
 _LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 _TOLD = "_seedvr2_traceback_told"
 
@@ -42,7 +44,7 @@ def failed(error: SeedVR2Error) -> State[Any]:
     """The state of a run without an output; its message has the error's sentence, code, remedy."""
     name = "TimedOut" if isinstance(error, TimeoutError) else "Failed"  # as Prefect itself does
     if isinstance(error, BudgetError):
-        name = "OverBudget"
+        name = OVER_BUDGET
     return Failed(name=name, message=in_full(error), data=error)
 
 

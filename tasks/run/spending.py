@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from seedvr2_core.errors import BudgetError, InvalidRequestError
 from seedvr2_core.files import read_record, write_record
@@ -32,6 +33,18 @@ class Spent:
     """What is kept of a job's spending."""
 
     device_seconds: float = 0.0
+
+
+def hand_on(source: JobDir, target: JobDir) -> None:
+    """Count what was spent in one directory to another one, where the work goes on."""
+    both = [read_record(path, Spent) for path in _spent_paths(source, target)]
+    target.spent_path.parent.mkdir(parents=True, exist_ok=True)
+    write_record(target.spent_path, Spent(device_seconds=sum(one.device_seconds for one in both)))
+    source.spent_path.unlink(missing_ok=True)
+
+
+def _spent_paths(*job_dirs: JobDir) -> list[Path]:
+    return [job_dir.spent_path for job_dir in job_dirs if job_dir.spent_path.is_file()]
 
 
 class Purse:

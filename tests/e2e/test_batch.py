@@ -54,20 +54,6 @@ def test_a_folder_is_made_and_the_same_command_finds_what_is_done(
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
-def said_after_ctrl_c(process: subprocess.Popen[str]) -> str:
-    """Press Ctrl-C, and once more if nothing comes of it, as a person does; returns the stderr.
-
-    Python raises it wherever it is at that moment. In a callback or a finalizer it is told as
-    ignored, and goes no further.
-    """
-    process.send_signal(signal.SIGINT)
-    try:
-        return process.communicate(timeout=30)[1]
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        return process.communicate(timeout=60)[1]
-
-
 @pytest.mark.long
 def test_a_watched_folder_takes_what_comes_once_it_is_whole(
     api_url: str, tmp_path: Path, demo_clip: Path
@@ -96,7 +82,8 @@ def test_a_watched_folder_takes_what_comes_once_it_is_whole(
         path = Path(process.stdout.readline().strip())
         assert probe_video(path).num_frames == 75
         assert path.parent == out
-        said = said_after_ctrl_c(process)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)[1]
     finally:
         process.kill()
     assert process.returncode == 130, said

@@ -29,7 +29,6 @@ from tests.kits.processes import (
     environment,
     is_running,
     kill_tree,
-    listen_to_ctrl_c,
     marked,
 )
 
@@ -101,7 +100,6 @@ class FaultyJob:
                 env=environment(variables),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
-                preexec_fn=listen_to_ctrl_c,
                 stdout=out,
                 stderr=err,
                 text=True,

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -112,27 +113,15 @@ def command_of(pid: int) -> str:
         return ""
 
 
-def listen_to_ctrl_c() -> None:
-    """Let a child react to Ctrl-C (preexec_fn): background jobs of a shell ignore it otherwise."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def ends_with_us(number: int = signal.SIGKILL) -> Callable[[], None]:
     """What a service does as it starts (preexec_fn): it ends with this process, even by kill -9.
 
-    To be exact, it ends with the thread that starts it. It listens to Ctrl-C as well: Prefect's
-    worker makes that of SIGTERM.
+    To be exact, it ends with the thread that starts it.
 
     Args:
         number: the signal that it gets; it may want to tidy up.
     """
-    parent = os.getpid()
-
-    def begin() -> None:
-        listen_to_ctrl_c()
-        die_with_parent(parent, number)
-
-    return begin
+    return partial(die_with_parent, os.getpid(), number)
 
 
 @contextlib.contextmanager

@@ -88,6 +88,14 @@ def test_each_class_has_a_code_and_a_remedy_of_its_own(kind: type[SeedVR2Error])
     assert kind.remedy.endswith(".")
     told = errors.with_code(kind("what is wrong"))
     assert errors.split_code(told) == ("what is wrong", kind)
+    in_full = errors.in_full(kind("what is wrong:\nthe last [line]"))
+    assert errors.split_code(in_full) == ("what is wrong:\nthe last [line]", kind)
+
+
+def test_a_remedy_of_another_version_is_none_of_the_message() -> None:
+    """A run keeps its message for as long as Prefect keeps the run."""
+    told = "no weights in /weights [weights_unusable] Run seedvr2 weights verify."
+    assert errors.split_code(told) == ("no weights in /weights", errors.CheckpointError)
 
 
 def test_codes_are_stable() -> None:
@@ -123,6 +131,8 @@ def test_codes_are_stable() -> None:
     }
 
 
-@pytest.mark.parametrize("told", ["a message", "ends with [brackets]", "[failed] first", ""])
+@pytest.mark.parametrize(
+    "told", ["a message", "ends with [brackets]", "[failed] first", "a [failed]\nline", ""]
+)
 def test_a_text_without_a_code_stays_as_it_is(told: str) -> None:
     assert errors.split_code(told) == (told, None)

@@ -14,6 +14,7 @@ const STAGES = [
 ];
 // Prefect's line about each task that ended well; which one it was stands in Prefect's UI alone.
 const ENDED_WELL = "Finished in state Completed()";
+const OVER_BUDGET = "over_budget"; // the code of a job that its limit of time or price has stopped
 const DIVIDER_PX = 4; // between the two halves of the picture
 // A result that is one picture is shown whole, and large.
 const PICTURE = /\.(png|tiff?|jpe?g|webp|exr)$/i;
@@ -30,6 +31,10 @@ export function prepare(tell) {
   $("cancel").addEventListener("click", () => act(tell, "cancel"));
   $("retry").addEventListener("click", () => act(tell, "retry"));
   $("whole").addEventListener("click", () => act(tell, "whole"));
+  $("limit-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    act(tell, "retry", $("go-on"), `?${limits()}`);
+  });
   $("download").addEventListener("click", (event) => {
     if (!isHere) return; // a link to elsewhere, in a tab of its own
     event.preventDefault();
@@ -54,8 +59,9 @@ export async function open(id, tell) {
   $("job-title").textContent = "Job";
   $("job-id").textContent = id;
   $("job-status").textContent = "Asking for the job.";
-  for (const name of ["compare", "cancel", "retry", "whole", "download", "job-error"])
+  for (const name of ["compare", "cancel", "retry", "limit-form", "whole", "download", "job-error"])
     $(name).hidden = true;
+  $("limit-form").reset();
   $("log-box").open = false;
   $("log").textContent = "";
   facts($("job-facts"), []);
@@ -91,7 +97,9 @@ function show(told) {
   notes($("job-notes"), told.notes);
   const over = ["completed", "failed", "cancelled"].includes(told.status);
   $("cancel").hidden = over || told.state === "Cancelling";
-  $("retry").hidden = !["failed", "cancelled"].includes(told.status);
+  const isStopped = told.error_code === OVER_BUDGET; // it would be stopped there again
+  $("retry").hidden = isStopped || !["failed", "cancelled"].includes(told.status);
+  $("limit-form").hidden = !isStopped;
   $("whole").hidden = !told.whole_with;
   if (told.status === "completed" && !picture) {
     showPicture(told.job_id, watching.signal);
@@ -177,13 +185,13 @@ function pieceFacts(piece) {
   ];
 }
 
-async function act(tell, what) {
+async function act(tell, what, button = $(what), query = "") {
   tell("");
   const id = job?.job_id;
   if (!id) return;
-  $(what).disabled = true;
+  button.disabled = true;
   try {
-    const told = await read(`${what}/${encodeURIComponent(id)}`, { method: "POST" });
+    const told = await read(`${what}/${encodeURIComponent(id)}${query}`, { method: "POST" });
     if (what !== "cancel") location.hash = `#/jobs/${told.job_id}`;
     else {
       show(told);
@@ -192,8 +200,15 @@ async function act(tell, what) {
   } catch (error) {
     tell(error);
   } finally {
-    $(what).disabled = false;
+    button.disabled = false;
   }
+}
+
+// The limits of the form, as POST /retry takes them.
+function limits() {
+  const given = { max_seconds: $("limit-seconds").value, max_price: $("limit-price").value };
+  const set = Object.entries(given).filter(([, value]) => value);
+  return new URLSearchParams(set.length ? set : [["no_limit", "true"]]);
 }
 
 // A browser plays a video that has another address than the page, and leaves the page for it. So the

@@ -1,4 +1,4 @@
-"""The requests about the child's own life: by one it ends, by the other it outlives its job."""
+"""The requests about the child's own life: it gets ready, outlives its job, or ends."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,16 @@ class Rest(Request[Resting]):
     """How long it waits at the most."""
     keeper: int
     """Id of the process with which it ends in any case: the worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepare(Request[Event]):
+    """Load torch beside the requests that follow, as segments will be made. There is no answer.
+
+    It is left out on a machine with a GPU: there, another child makes them.
+    """
+
+    answer: ClassVar = Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,16 +1,15 @@
-"""The boxes of mp4 and QuickTime files (ISO/IEC 14496-12)."""
+"""What the boxes of mp4 and QuickTime files say about the tracks (ISO/IEC 14496-12)."""
 
+import itertools
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from seedvr2_core.files.boxes import Box, boxes_in
 from seedvr2_core.files.reading import FileReader
 from seedvr2_core.video.headers.facts import DolbyVision, Edges, TrackHeader
 
-_HEAD = struct.Struct(">I4s")
-_LARGE = struct.Struct(">Q")
 _MOST_BOXES = 10_000
 """In one box; a film has some hundred tracks at most, and a fragmented one 10 000 fragments."""
 _MOST_ENTRY_BYTES = 2**16
@@ -23,14 +22,6 @@ _DOLBY_VISION = (b"dvcC", b"dvvC", b"dvwC")
 _LAYERS = b"lhvC"
 
 
-@dataclass(frozen=True, slots=True)
-class _HeaderBox:
-    kind: bytes
-    start: int
-    """Of its content."""
-    stop: int
-
-
 def read_tracks(path: Path) -> list[TrackHeader]:
     """What the `moov` box says about the tracks; empty where there is none.
 
@@ -40,34 +31,17 @@ def read_tracks(path: Path) -> list[TrackHeader]:
     with FileReader(path) as file:
         return [
             _track(file, track, _ticks(_first(file, movie, b"mvhd")))
-            for movie in _inside(file, _HeaderBox(b"", 0, file.num_bytes), b"moov")
+            for movie in _inside(file, Box(b"", 0, file.num_bytes), b"moov")
             for track in _inside(file, movie, b"trak")
         ]
 
 
-def _boxes(file: FileReader, box: _HeaderBox) -> Iterator[_HeaderBox]:
-    """The boxes in a box; ends at the first one that cannot be."""
-    position = box.start
-    for _ in range(_MOST_BOXES):
-        if position + _HEAD.size > box.stop:
-            return
-        file.seek(position)
-        head = file.read(_HEAD.size + _LARGE.size)
-        if len(head) < _HEAD.size:
-            return
-        size, kind = _HEAD.unpack_from(head)
-        content = position + _HEAD.size
-        if size == 1 and len(head) == _HEAD.size + _LARGE.size:
-            (size,) = _LARGE.unpack_from(head, _HEAD.size)
-            content += _LARGE.size
-        stop = box.stop if size == 0 else min(position + size, box.stop)
-        if stop < content:
-            return
-        yield _HeaderBox(kind, content, stop)
-        position = stop
+def _boxes(file: FileReader, box: Box) -> Iterator[Box]:
+    """The boxes in a box."""
+    return itertools.islice(boxes_in(file, box.start, box.stop), _MOST_BOXES)
 
 
-def _inside(file: FileReader, box: _HeaderBox, *path: bytes) -> Iterator[_HeaderBox]:
+def _inside(file: FileReader, box: Box, *path: bytes) -> Iterator[Box]:
     """The boxes that a path of kinds leads to."""
     for inner in _boxes(file, box):
         if inner.kind == path[0]:
@@ -77,12 +51,12 @@ def _inside(file: FileReader, box: _HeaderBox, *path: bytes) -> Iterator[_Header
                 yield from _inside(file, inner, *path[1:])
 
 
-def _content(file: FileReader, box: _HeaderBox, most: int = _MOST_ENTRY_BYTES) -> bytes:
+def _content(file: FileReader, box: Box, most: int = _MOST_ENTRY_BYTES) -> bytes:
     file.seek(box.start)
     return file.read(min(box.stop - box.start, most))
 
 
-def _first(file: FileReader, box: _HeaderBox, *path: bytes) -> bytes:
+def _first(file: FileReader, box: Box, *path: bytes) -> bytes:
     """The content of the first box that a path leads to; b"" if there is none."""
     inner = next(_inside(file, box, *path), None)
     return b"" if inner is None else _content(file, inner)
@@ -94,14 +68,14 @@ def _ticks(header: bytes) -> int:
     return int.from_bytes(header[at : at + 4])
 
 
-def _track(file: FileReader, track: _HeaderBox, ticks: int) -> TrackHeader:
+def _track(file: FileReader, track: Box, ticks: int) -> TrackHeader:
     header = _first(file, track, b"tkhd")
     id_at, end = (20, header[28:36]) if header[:1] == _WIDE else (12, header[20:24])
     references = _first(file, track, b"tref", b"chap")
     entries = next(_inside(file, track, b"mdia", b"minf", b"stbl", b"stsd"), None)
     entry = None
     if entries is not None:
-        inside = _HeaderBox(b"stsd", entries.start + 8, entries.stop)
+        inside = Box(b"stsd", entries.start + 8, entries.stop)
         entry = next(_boxes(file, inside), None)
     is_video = _first(file, track, b"mdia", b"hdlr")[8:12] == b"vide"
     return TrackHeader(
@@ -117,12 +91,12 @@ def _track(file: FileReader, track: _HeaderBox, ticks: int) -> TrackHeader:
     )
 
 
-def _visual(entry: _HeaderBox) -> _HeaderBox:
+def _visual(entry: Box) -> Box:
     """The boxes of a video's sample entry."""
-    return _HeaderBox(entry.kind, min(entry.start + _VISUAL_ENTRY_BYTES, entry.stop), entry.stop)
+    return Box(entry.kind, min(entry.start + _VISUAL_ENTRY_BYTES, entry.stop), entry.stop)
 
 
-def _edges(file: FileReader, entry: _HeaderBox) -> Edges:
+def _edges(file: FileReader, entry: Box) -> Edges:
     """What the clean aperture hides (`clap`: its size and where its middle lies, as fractions)."""
     content = _first(file, _visual(entry), b"clap")
     size = _content(file, entry)[_WIDTH_AT : _WIDTH_AT + 4]
@@ -145,7 +119,7 @@ def _hidden(whole: int, shown: Fraction, offset: Fraction) -> tuple[int, int]:
     return before, whole - before - round(shown)
 
 
-def _dolby_vision(file: FileReader, entry: _HeaderBox) -> DolbyVision | None:
+def _dolby_vision(file: FileReader, entry: Box) -> DolbyVision | None:
     """The configuration: version (2 bytes), profile (7 bits), level, three flags, compatibility."""
     for kind in _DOLBY_VISION:
         content = _first(file, _visual(entry), kind)

@@ -40,6 +40,22 @@ _COUNTED = frozenset({"aac", "opus", "vorbis", "alac", "flac"})
 _LUMINANCE_STEPS = 20
 """By how much the highest luminance may differ, in units of 1/10000 cd/m2: AV1 has steps of 1/256.
 """
+_FULL = 2
+"""FFmpeg's number of full range."""
+_OF_OTHER_PICTURES = frozenset(
+    {"DYNAMIC_HDR_PLUS", "DYNAMIC_HDR_VIVID", "DOVI_RPU_BUFFER", "DOVI_METADATA"}
+)
+"""What HDR10+ and Dolby Vision say of each picture: it would be about the source's, which are gone.
+"""
+_READ_AS = {
+    ("exr", "gbrpf32le"): "gbrpf16le",
+    ("exr", "gbrapf32le"): "gbrapf16le",
+    ("prores", "yuv444p10le"): "yuv444p12le",
+    ("prores", "yuva444p10le"): "yuva444p12le",
+}
+"""Codec and pixel format -> what a decoder makes of it, where that is another one."""
+_HIGHEST_LUMINANCE = 8
+"""Its place in `HdrMetadata.mastering`."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,14 +141,10 @@ def _check_packets(
     """The packets of all streams; beside a folder of pictures there is no video and no header."""
     video = None if expected.container.pictures else container.streams.video[0]
     others = [stream for stream in container.streams if _is_carried(stream, expected)]
-    kinds = [(stream.type, codec_name(stream)) for stream in others]
-    wanted = [(stream.kind, stream.codec) for stream in expected.others]
+    found = {stream.index: expected_of(stream) for stream in others}
+    kinds, wanted = (list(map(_kind_of, one)) for one in (found.values(), expected.others))
     if sorted(kinds) != sorted(wanted):
         raise wrong(path, "other streams", kinds, wanted)
-    found = {
-        stream.index: ExpectedStream(kind=stream.type, codec=codec_name(stream))
-        for stream in others
-    }
     clock = None if video is None else _ShownTimes(path, video, expected)
     for packet in container.demux(*([] if video is None else [video]), *others):
         if not packet.size:
@@ -144,16 +156,22 @@ def _check_packets(
     if clock is not None:
         clock.finish()
         _check_duration(path, container, expected, header)
-    for got, want in zip(found.values(), expected.others, strict=True):
+    # Of one kind they are in the order of the file; covers come last, wherever they were written.
+    both = (sorted(streams, key=_kind_of) for streams in (found.values(), expected.others))
+    for got, want in zip(*both, strict=True):
         _check_stream(path, got, want)
+
+
+def _kind_of(stream: ExpectedStream) -> tuple[str, str]:
+    return stream.kind, stream.codec
 
 
 def _is_carried(stream: Stream, expected: Expected) -> bool:
     """Whether it is one of the source's: muxers make tracks of data of their own."""
     if isinstance(stream, DataStream):
-        return (stream.type, codec_name(stream)) in {(x.kind, x.codec) for x in expected.others}
-    is_listed = bool(expected.container.covers) and is_cover(stream)
-    return stream.type in ("audio", "subtitle") or is_listed
+        return _kind_of(expected_of(stream)) in map(_kind_of, expected.others)
+    is_kept_cover = bool(expected.container.covers) and is_cover(stream)
+    return stream.type in ("audio", "subtitle") or is_kept_cover
 
 
 def _check_duration(
@@ -280,21 +298,3 @@ def _is_same(got: HdrMetadata | None, want: HdrMetadata | None) -> bool:
     return got.light_level == want.light_level and all(
         step <= (_LUMINANCE_STEPS if i == _HIGHEST_LUMINANCE else 1) for i, step in enumerate(off)
     )
-
-
-_FULL = 2
-"""FFmpeg's number of full range."""
-_OF_OTHER_PICTURES = frozenset(
-    {"DYNAMIC_HDR_PLUS", "DYNAMIC_HDR_VIVID", "DOVI_RPU_BUFFER", "DOVI_METADATA"}
-)
-"""What HDR10+ and Dolby Vision say of each picture: it would be about the source's, which are gone.
-"""
-_READ_AS = {
-    ("exr", "gbrpf32le"): "gbrpf16le",
-    ("exr", "gbrapf32le"): "gbrapf16le",
-    ("prores", "yuv444p10le"): "yuv444p12le",
-    ("prores", "yuva444p10le"): "yuva444p12le",
-}
-"""Codec and pixel format -> what a decoder makes of it, where that is another one."""
-_HIGHEST_LUMINANCE = 8
-"""Its place in `HdrMetadata.mastering`."""

@@ -13,7 +13,8 @@ from pathlib import Path
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.video.info import HdrMetadata
 
-_CHROMATICITY_UNITS, _LUMINANCE_UNITS = 50_000, 10_000
+_CHROMATICITY_UNITS, LUMINANCE_UNITS = 50_000, 10_000
+"""Of a chromaticity's 1, and of 1 cd/m2: HDR metadata has whole numbers of them."""
 _MASTERING = struct.Struct("=20i2i")
 """libavutil's AVMasteringDisplayMetadata: ten ratios, and which of them are known."""
 _LIGHT = struct.Struct("=2I")
@@ -47,7 +48,7 @@ def _mastering(content: bytes) -> tuple[int, ...] | None:
     if not (has_primaries and has_luminance) or not all(ratios[1::2]):
         return None
     # libav orders them red, green, blue, white, lowest, highest luminance.
-    units = [_CHROMATICITY_UNITS] * 8 + [_LUMINANCE_UNITS] * 2
+    units = [_CHROMATICITY_UNITS] * 8 + [LUMINANCE_UNITS] * 2
     numbers = [round(ratios[2 * i] * unit / ratios[2 * i + 1]) for i, unit in enumerate(units)]
     return (*numbers[:8], numbers[9], numbers[8])
 
@@ -74,7 +75,7 @@ def svtav1_hdr(hdr: HdrMetadata | None) -> dict[str, object]:
         red, green, blue, white = (
             f"({x:.5f},{y:.5f})" for x, y in zip(points[::2], points[1::2], strict=True)
         )
-        high, low = (value / _LUMINANCE_UNITS for value in hdr.mastering[8:])
+        high, low = (value / LUMINANCE_UNITS for value in hdr.mastering[8:])
         told["mastering-display"] = f"G{green}B{blue}R{red}WP{white}L({high:.4f},{low:.4f})"
     if hdr is not None and hdr.light_level:
         told["content-light"] = "{},{}".format(*hdr.light_level)
@@ -142,4 +143,4 @@ def _find(content: bytearray, at: int, stop: int, kind: bytes) -> int:
         if found == kind or not kind:
             return at
         at += max(size, _HEAD.size)
-    raise SegmentError(f"a header without {kind.decode()}")
+    raise SegmentError(f"a segment's header has no box {kind.decode() or 'of a codec'}")

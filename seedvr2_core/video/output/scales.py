@@ -11,7 +11,7 @@ _MOST_NVENC_CQ: Mapping[str, int] = {"h264": 51, "hevc": 51, "av1": 63}
 _MOST_JPEG = 31
 """libav's coarsest quantiser."""
 _WEBP = ((0, 100), (12, 82), (18, 70), (23, 44), (28, 15), (34, 2), (40, 0))
-"""CRF of x264, and the quality of libwebp that is as good: the same three clips."""
+"""CRF of x264, and the quality of libwebp that is as good: PSNR of the luma, three clips."""
 _VP9 = ((0, 0), (4, 4), (12, 13), (18, 26), (23, 36), (28, 45), (34, 56), (40, 63))
 """CRF of x264, and that of libvpx that is as good: PSNR of the luma, 24 frames of five clips
 (`python -m benchmarks.media.scales`). From 40 on x264 is worse than libvpx can be."""

@@ -9,7 +9,6 @@ import io
 import json
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,11 +23,13 @@ from seedvr2_core.files.writing import FileWriter
 from seedvr2_core.video.info import ColorInfo, EncoderSettings, HdrMetadata
 from seedvr2_core.video.output.formats import CODECS, depth_of
 from seedvr2_core.video.output.gate import Expected, check_beside, check_picture, wrong
+from seedvr2_core.video.output.hdr import LUMINANCE_UNITS
 from seedvr2_core.video.picture.exr_header import (
     chromaticities_of,
     read_exr_header,
     with_chromaticities,
 )
+from seedvr2_core.video.picture.plain_png import PNG_START, png_chunk
 from seedvr2_core.video.picture.still import kind_of_ours
 
 if TYPE_CHECKING:
@@ -40,9 +41,8 @@ _DIGITS = 6
 _MADE = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can say: the same job gives the same bytes."""
 _COPIED_BYTES = 2**20
-_PNG_START, _IHDR_END = b"\x89PNG\r\n\x1a\n", 33
+_IHDR_END = 33
 _PNG_SIZE = struct.Struct(">2IB")
-_LUMINANCE_UNITS = 10_000
 _TAG = struct.Struct("<HHI4s")
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS = 256, 257, 258
 _SHORT = 3
@@ -133,7 +133,7 @@ def check_still(path: Path, expected: Expected, *, on_bytes: OnBytes = no_bytes)
         if not looks_whole(io.BytesIO(content), settings.codec):
             raise SegmentError(f"{path.name}: not a whole picture: its end is missing")
         _check_first(path, content, expected)
-        if content.startswith(_PNG_START):
+        if content.startswith(PNG_START):
             from PIL import Image
 
             Image.open(io.BytesIO(content)).verify()  # the sums of all its chunks
@@ -173,7 +173,7 @@ def _finished(content: bytes, settings: EncoderSettings) -> bytes:
     """A picture with what libav cannot write into it."""
     if settings.codec == "exr":
         return with_chromaticities(content, settings.color.primaries)
-    if settings.hdr is None or not content.startswith(_PNG_START):
+    if settings.hdr is None or not content.startswith(PNG_START):
         return content
     return _with_hdr(content, settings.hdr)
 
@@ -182,19 +182,11 @@ def _with_hdr(content: bytes, hdr: HdrMetadata) -> bytes:
     """A PNG with the chunks mDCV and cLLI (PNG, third edition) behind its header."""
     chunks = b""
     if hdr.mastering:
-        chunks += _chunk(b"mDCV", struct.pack(">8H2I", *hdr.mastering))
+        chunks += b"".join(png_chunk(b"mDCV", struct.pack(">8H2I", *hdr.mastering)))
     if hdr.light_level:
-        levels = [value * _LUMINANCE_UNITS for value in hdr.light_level]
-        chunks += _chunk(b"cLLI", struct.pack(">2I", *levels))
+        levels = [value * LUMINANCE_UNITS for value in hdr.light_level]
+        chunks += b"".join(png_chunk(b"cLLI", struct.pack(">2I", *levels)))
     return content[:_IHDR_END] + chunks + content[_IHDR_END:]
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + _crc(kind + content)
-
-
-def _crc(content: bytes) -> bytes:
-    return struct.pack(">I", zlib.crc32(content))
 
 
 def check_sequence(path: Path, expected: Expected, *, on_bytes: OnBytes = no_bytes) -> None:
@@ -268,7 +260,7 @@ def _size_of(content: bytes) -> tuple[int, int, int]:
 
     Raises: what `_UNREADABLE` has.
     """
-    if content.startswith(_PNG_START):
+    if content.startswith(PNG_START):
         return _PNG_SIZE.unpack_from(content, 16)
     kind = kind_of_ours(content)
     if kind == "tiff":

@@ -110,33 +110,31 @@ class Converter:
         name = picture.format.name
         bits = bit_depth(name)
         if bits <= _EIGHT_BITS:
-            planes, kind = (
-                self._reformatter.reformat(
-                    picture,
-                    format="gbrp",
-                    src_color_range=ColorRange.JPEG,
-                    dst_color_range=ColorRange.JPEG,
-                    interpolation=TO_RGB,
-                    threads=1,
-                ).planes,
-                np.dtype(np.uint8),
+            planar = self._reformatter.reformat(
+                picture,
+                format="gbrp",
+                src_color_range=ColorRange.JPEG,
+                dst_color_range=ColorRange.JPEG,
+                interpolation=TO_RGB,
+                threads=1,
             )
+            kind = np.dtype(np.uint8)
         elif name.startswith("gbr") and bits < _DEEP_BITS:
-            planes, kind = picture.planes, np.dtype(">u2" if name.endswith("be") else "<u2")
+            planar, kind = picture, np.dtype(">u2" if name.endswith("be") else "<u2")
         else:
             return None
         green, blue, red = (
             rescaled(levels_of(plane, kind), max(_EIGHT_BITS, bits), np.dtype(np.uint16))
-            for plane in planes[:3]
+            for plane in planar.planes[:3]
         )
         return np.stack([red, green, blue]).transpose(1, 2, 0)
 
     def _coded(self, picture: VideoFrame) -> np.ndarray:
         """A picture of ours that holds light."""
-        *channels, last = planes_of_light(picture)
-        alpha = last if has_alpha(picture.format.name) else None
-        light = np.stack(channels if alpha is not None else [*channels, last], axis=2)
-        light = light if alpha is None else straight_light(light, alpha)
+        planes = planes_of_light(picture)
+        light = np.stack(planes[:3], axis=2)
+        if has_alpha(picture.format.name):
+            light = straight_light(light, planes[3])
         transfer = self._info.color.transfer
         coded = coded_of(light, SRGB if transfer == LINEAR else transfer)
         return rescaled(coded, _DEEP_BITS, np.dtype(self._dtype))

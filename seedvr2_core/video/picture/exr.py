@@ -26,6 +26,11 @@ from seedvr2_core.video.picture.light import (
 )
 from seedvr2_core.video.picture.still import MAX_PIXELS, StillFacts
 
+LINEAR_TOLD = (
+    "linear light is coded with the transfer of sRGB, 16 bits a sample; what lies above 1.0 or "
+    "below 0 is clipped"
+)
+"""What is said of every EXR picture."""
 _SAME = 2e-3
 """Chromaticities that differ by less are taken as equal."""
 _BRADFORD = np.array(
@@ -137,13 +142,6 @@ class ExrPicture:
 
 def _cut_off(name: str, why: str) -> InvalidVideoError:
     return InvalidVideoError(f"{name}: this EXR picture is cut off or damaged ({why})")
-
-
-LINEAR_TOLD = (
-    "linear light is coded with the transfer of sRGB, 16 bits a sample; what lies above 1.0 or "
-    "below 0 is clipped"
-)
-"""What is said of every EXR picture."""
 
 
 def _outside(linear: np.ndarray) -> np.ndarray:

@@ -14,6 +14,8 @@ from seedvr2_core.video.output.formats import is_rgb_format
 from seedvr2_core.video.picture.color import bit_depth
 
 _WIDE_BITS = 16
+_ROWS = 64
+"""Rows at once: what is computed of them stays in the processor's caches."""
 _VIDEO_RANGE_BITS = 8
 """Video range is defined for eight bits; more bits are appended."""
 
@@ -62,5 +64,7 @@ def to_shifted(levels: np.ndarray, bits: int, out: np.ndarray) -> None:
     """The inverse of `from_shifted`."""
     if bits >= _WIDE_BITS:
         out[:] = levels
-    else:
-        np.subtract(levels, levels >> bits, out=out)
+        return
+    for start in range(0, len(levels), _ROWS):
+        rows = levels[start : start + _ROWS]
+        np.subtract(rows, rows >> bits, out=out[start : start + _ROWS])

@@ -1,15 +1,18 @@
 """PNGs whose pixels are stored as they are: made in no time, and of a size that is known before.
 
-That libav reads pictures from them keeps one way for all kinds of pictures and of colours.
+That libav reads pictures from them keeps one way for all kinds of pictures and of colours. Numpy is
+loaded for them alone: who joins a video needs no more than the form of a chunk.
 """
 
 import struct
 import zlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
-_START = b"\x89PNG\r\n\x1a\n"
+PNG_START = b"\x89PNG\r\n\x1a\n"
 _HEAD = struct.Struct(">I4s")
 _BLOCK_BYTES = 65535
 _BLOCK = struct.Struct("<BHH")
@@ -18,13 +21,15 @@ _COLOUR_TYPES = {3: 2, 4: 6}
 """Channels -> PNG's number of what they are: R'G'B', and the same with alpha."""
 
 
-def plain_png(pixels: np.ndarray, chunks: Mapping[bytes, bytes]) -> bytes:
+def plain_png(pixels: "np.ndarray", chunks: Mapping[bytes, bytes]) -> bytes:
     """A PNG of these pixels.
 
     Args:
         pixels: (height, width, 3 or 4) uint8 or uint16, full range.
         chunks: that stand between header and pixels, such as what the colours are.
     """
+    import numpy as np
+
     height, width, channels = pixels.shape
     bits = 8 * pixels.dtype.itemsize
     lines = np.zeros((height, 1 + width * channels * pixels.dtype.itemsize), np.uint8)
@@ -32,10 +37,12 @@ def plain_png(pixels: np.ndarray, chunks: Mapping[bytes, bytes]) -> bytes:
     lines[:, 1:] = big_endian.view(np.uint8).reshape(height, -1)
     header = struct.pack(">2I5B", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0)
     before = [(b"IHDR", header), *chunks.items()]
-    parts: list[bytes | memoryview] = [_START]
+    parts: list[bytes | memoryview] = [PNG_START]
     for kind, content in before:
-        parts += _chunk(kind, content)
-    return b"".join([*parts, *_chunk(b"IDAT", *_stored(lines.data.cast("B"))), *_chunk(b"IEND")])
+        parts += png_chunk(kind, content)
+    return b"".join(
+        [*parts, *png_chunk(b"IDAT", *_stored(lines.data.cast("B"))), *png_chunk(b"IEND")]
+    )
 
 
 def _stored(data: memoryview) -> list[bytes | memoryview]:
@@ -48,7 +55,7 @@ def _stored(data: memoryview) -> list[bytes | memoryview]:
     return [*parts, struct.pack(">I", zlib.adler32(data))]
 
 
-def _chunk(kind: bytes, *parts: bytes | memoryview) -> list[bytes | memoryview]:
+def png_chunk(kind: bytes, *parts: bytes | memoryview) -> list[bytes | memoryview]:
     """A chunk of a PNG, in parts that are to be joined."""
     checked = zlib.crc32(kind)
     for part in parts:

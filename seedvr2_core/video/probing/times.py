@@ -18,7 +18,13 @@ from av.video.stream import VideoStream
 
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.reading import OnBytes
-from seedvr2_core.video._container import decode_pictures, open_source, thread_kind, video_of
+from seedvr2_core.video._container import (
+    UNSEEN,
+    decode_pictures,
+    open_source,
+    thread_kind,
+    video_of,
+)
 from seedvr2_core.video.probing.scan import Scan
 
 _CHEAP_PIXELS = 2**28
@@ -102,6 +108,7 @@ def _decode(
     with open_source(path, on_bytes=on_bytes) as container:
         stream = video_of(container, path, scan.stream)
         stream.thread_type = "SLICE" if careful else thread_kind(stream)
+        stream.codec_context.options |= UNSEEN
         for picture in decode_pictures(container, stream, timeline=scan.timeline):
             times.append(picture.pts)
             durations.append(picture.duration or 0)

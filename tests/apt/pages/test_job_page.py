@@ -22,12 +22,14 @@ from prefect.client.schemas.objects import StateType
 from deployments.gateway.app import create_app
 from deployments.gateway.auth import digest
 from deployments.gateway.prefect_api import PrefectApi
+from seedvr2_core.errors import BudgetError, in_full
 from tasks.run.artifacts import SavedProgress, save_progress
+from tasks.run.failures import OVER_BUDGET
 from tasks.run.measures import Measures
 from tasks.settings import RESOLUTIONS, Settings
 from tests.kits.http.browser import browser
 from tests.kits.http.fair import each_look, judge
-from tests.kits.http.gateway import PLANNED, deployed, served, set_state, submit
+from tests.kits.http.gateway import PLANNED, deployed, job_run, served, set_state, submit
 from tests.kits.http.person import Person
 from tests.kits.server import eventually
 
@@ -128,6 +130,44 @@ def test_what_a_job_says_is_shown_as_it_comes(
     assert person.page.run(STAGE).split() == ["Store", "(failed)"]
     for _ in each_look(person, tmp_path, "failed"):
         judge(person, axe)
+
+
+def test_a_job_that_its_limit_has_stopped_goes_on_with_another(
+    person: Person, url: str, tmp_path: Path, axe: str | None
+) -> None:
+    """By keyboard: with a larger limit, and without any."""
+    with httpx.Client(base_url=url, timeout=60) as client:
+        job = submit(client, resolution="720p", max_seconds=5)
+    person.page.run(f"location.hash = '#/jobs/{job}'")
+    person.sees("Waiting", "#job-status")
+    hidden = "document.querySelector('#limit-form').hidden"
+    assert person.page.run(hidden)
+    error = BudgetError("the job has spent 4 s, and segment 2 is expected to take 3 s")
+    set_state(job, StateType.FAILED, name=OVER_BUDGET, message=in_full(error))
+    person.sees("segment 2 is expected to take 3 s", "#job-error")
+    assert not person.page.run(hidden)
+    assert person.page.run("document.querySelector('#retry').hidden"), "it would be stopped again"
+    for _ in each_look(person, tmp_path, "stopped"):
+        judge(person, axe)
+    person.tab_to("limit-price")
+    person.write("2")
+    person.press("Enter")
+    person.sees("nobody has said here what an hour costs", "#problem")
+    person.page.run("document.querySelector('#limit-price').value = ''")
+    person.page.run("document.querySelector('#limit-seconds').focus()")
+    person.write("60.5")
+    person.press("Enter")
+    eventually(lambda: job not in person.page.run("location.hash"), "the new job's page")
+    again = str(person.page.run("location.hash")).rpartition("/")[2]
+    assert job_run(again).parameters["max_seconds"] == 60.5
+    set_state(again, StateType.FAILED, name=OVER_BUDGET, message=in_full(error))
+    eventually(lambda: not person.page.run(hidden), "the form")
+    assert person.page.run("document.querySelector('#limit-seconds').value") == ""
+    person.tab_to("go-on")
+    person.press("Space")
+    eventually(lambda: again not in person.page.run("location.hash"), "the new job's page")
+    last = str(person.page.run("location.hash")).rpartition("/")[2]
+    assert not {"max_seconds", "max_price"} & job_run(last).parameters.keys()
 
 
 def test_what_went_wrong_is_seen_however_far_the_form_is(

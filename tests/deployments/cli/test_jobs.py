@@ -224,7 +224,7 @@ def test_cancel(command: Callable[..., Result]) -> None:
     done = job_of(command("submit", URL))
     set_state(done, StateType.COMPLETED)
     result = command("cancel", done)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "has completed and cannot be cancelled" in result.stderr
 
 
@@ -238,7 +238,7 @@ def test_jobs_are_found_by_tags_and_deleted(command: Callable[..., Result]) -> N
     assert command("jobs", *words).stdout.split()[0] == job
     assert "no such jobs" in command("jobs", "--tag", "another").stderr
     refused = command("delete", job)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "cancel it first" in refused.stderr
     set_state(job, StateType.CANCELLED)
     done = command("delete", job)

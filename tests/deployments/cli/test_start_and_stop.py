@@ -8,14 +8,17 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.cli import doctor, plan
+from deployments.cli import jobs as cli_jobs
 from deployments.cli.app import app
 from deployments.gateway.client import GatewayClient
+from deployments.host.exits import run_program
 from tests.kits.processes import ROOT
 
 JOB = "0d5c9a0e-8a3c-5c43-9a8e-3f0b7d1c2e55"
 AT_THE_GATEWAY = {
     "submit": "interrupted; what was sent is kept: run it again to go on",
     "whole": "interrupted; the gateway may have made the job: run it again, it is the same job",
+    "retry": "interrupted; the gateway may have made the job: run it again, it is the same job",
     "status": "interrupted; the job goes on: run it again to look",
     "jobs": "interrupted; all jobs go on: run it again to look",
     "logs": "interrupted; the job goes on: run it again to read on",
@@ -107,3 +110,11 @@ def test_before_the_command_is_there() -> None:
         "",
         "interrupted; nothing had begun: run it again\n",
     )
+
+
+def test_while_the_words_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the command's start and its work, and after it has told its result."""
+    monkeypatch.setattr(cli_jobs, "open_gateway", pressed)
+    assert said("status", JOB) == "interrupted: run it again to go on"
+    with pytest.raises(SystemExit, match="130"):
+        run_program(pressed)

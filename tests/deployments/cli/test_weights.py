@@ -116,6 +116,7 @@ def test_mistakes_are_one_sentence(folder: Path, arguments: list[str], told: str
     assert done.exit_code == 2
     (line,) = (one for one in done.stderr.splitlines() if one.startswith("error: "))
     assert told in line
+    assert "weights verify" not in done.stderr, "no command advises itself"
 
 
 def test_a_hub_without_the_file(folder: Path, hub: FakeHub) -> None:

@@ -126,6 +126,7 @@ def test_a_job_from_submit_to_download(settings: Settings, api_url: str, tmp_pat
             assert client.status(whole)["preview"] is None
             other = client.submit(URL, resolution="2k")
             assert client.cancel(other["job_id"])["status"] == "cancelled"
+            assert client.retry(other["job_id"], max_seconds=60)["resolution"] == "2k"
             assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["made.mp4", "mine.mp4"]
         assert httpx.get(f"{url}/jobs").status_code == 401
 

@@ -1,10 +1,13 @@
 """Errors become a sentence on stderr, what helps, and an exit code."""
 
 import errno
+import functools
 import io
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -183,3 +186,67 @@ def test_no_program_of_ours_shows_a_traceback(arguments: tuple[str, ...], tmp_pa
     assert done.returncode == 1
     assert done.stderr.startswith("error: unexpected ZeroDivisionError: nobody thought of this; ")
     assert "Traceback" not in done.stderr
+
+
+def pressed(
+    code: str, *, before: Callable[[], object] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A command whose work is `code`, in which Ctrl-C comes; looked after every 0.2 s."""
+    begin = (
+        "import os, signal, sys, time\n"
+        "from deployments.host import exits\n"
+        "exits.AGAIN_SECONDS = 0.2\n"
+        "def press(): os.kill(os.getpid(), signal.SIGINT)\n"
+        "def work():\n"
+    )
+    end = "with exits.exit_codes('all is kept'):\n    work()\n"
+    lines = "".join(f"    {line}\n" for line in code.splitlines())
+    return subprocess.run(
+        [sys.executable, "-c", begin + lines + end],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        preexec_fn=before,
+    )
+
+
+IN_A_FINALIZER = """
+class Ending:
+    def __del__(self): press()
+Ending()
+print('dropped', flush=True)
+time.sleep(50)
+"""
+SWALLOWED = """
+try: press()
+except BaseException: pass
+print('dropped', flush=True)
+while True: time.sleep(0.01)
+"""
+CLEANS_UP = """
+try: press()
+finally:
+    try: raise OSError('something of its own')
+    except OSError: time.sleep(1)
+    time.sleep(1)
+    print('cleaned up', flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(IN_A_FINALIZER, "dropped\n"), (SWALLOWED, "dropped\n"), (CLEANS_UP, "cleaned up\n")],
+    ids=["in a finalizer", "swallowed", "not again while it cleans up"],
+)
+def test_ctrl_c_ends_a_command_wherever_it_comes(code: str, told: str) -> None:
+    done = pressed(code)
+    assert done.stdout == told, done.stderr
+    assert "interrupted; all is kept: run it again to go on\n" in done.stderr
+
+
+def test_a_command_that_is_to_ignore_ctrl_c_does_so() -> None:
+    """As a script's program in the background is."""
+    ignore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    done = pressed("press()\ntime.sleep(1)\nprint('whole')", before=ignore)
+    assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr

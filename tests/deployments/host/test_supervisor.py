@@ -172,6 +172,26 @@ def test_signals_stop_once(supervisor: Supervisor) -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+class Ending:
+    """In whose finalizer a signal comes: Python drops what its handler raises there."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_python_has_dropped_stops_it_as_well(
+    supervisor: Supervisor, make: Make
+) -> None:
+    with supervisor.signals():
+        Ending()
+        with pytest.raises(AskedToStop, match="SIGINT"):
+            supervisor.watch()
+        with pytest.raises(AskedToStop, match="SIGINT"):
+            supervisor.start(make("one"))
+        assert not supervisor._hurry, "nobody has pressed twice"
+
+
 def test_kill_9_leaves_nothing(make: Make, tmp_path: Path) -> None:
     code = """
 import os

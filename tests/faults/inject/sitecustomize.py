@@ -15,6 +15,8 @@ slow        every call takes `call` milliseconds longer; no mark
 garbage     writes lines that are no events before every event (at something that the child's
             main module calls before its first event; no mark)
 small       makes 720p that many pixels (`call`), at seedvr2_core.planning.sizes:BUDGETS_PX; no mark
+wait        the n-th call of each process waits for a file that matches the mark, a pattern
+number      gives a number of a module another value (`call`); no mark
 count       appends a byte to the mark's file when a call has returned (one may wait in it)
 jump        the wall clock jumps back and forth by hours (no "at", no mark)
 """
@@ -22,6 +24,7 @@ jump        the wall clock jumps back and forth by hours (no "at", no mark)
 import contextlib
 import errno
 import functools
+import glob
 import importlib.abc
 import importlib.util
 import itertools
@@ -81,6 +84,10 @@ def faulty(function: Callable[..., Any], fault: dict[str, Any]) -> Callable[...,
             return result
         if fault["do"] == "slow":
             time.sleep(fault["call"] / 1000)
+        elif fault["do"] == "wait":
+            is_it = next(calls) == fault["call"]
+            while is_it and not glob.glob(fault["mark"]):
+                time.sleep(0.05)
         elif fault["do"] == "garbage":
             make_noise(sys.modules["__main__"].Emitter)
         elif armed() and next(calls) == fault["call"] and claim(fault["mark"]):
@@ -107,6 +114,8 @@ def change(module: ModuleType) -> None:
         name, _, path = fault.get("at", ":").partition(":")
         if name == module.__name__ and fault["do"] == "small":
             setattr(module, path, {"720p": fault["call"]})
+        elif name == module.__name__ and fault["do"] == "number":
+            setattr(module, path, fault["call"])
         elif name == module.__name__:
             *owners, attribute = path.split(".")
             place: Any = functools.reduce(getattr, owners, module)

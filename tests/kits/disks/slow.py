@@ -22,8 +22,23 @@ class SlowDisk:
     is what takes the time.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, reads: bool, writes: bool) -> None:
-        """Slow down what all of this process's `FileReader` and `FileWriter` do from now on."""
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        reads: bool,
+        writes: bool,
+        read_seconds: float = 0.0,
+    ) -> None:
+        """Slow down what all of this process's `FileReader` and `FileWriter` do from now on.
+
+        Args:
+            monkeypatch: undoes it.
+            reads: whether bytes that are read take their time.
+            writes: the same of those that are written.
+            read_seconds: what each read takes beside its bytes, as on a network share far away.
+        """
+        self._read_seconds = read_seconds
         self.seconds = 0.0
         """What all of it has taken."""
         self.silence = 0.0
@@ -48,6 +63,7 @@ class SlowDisk:
 
         def read(file: FileReader, size: int) -> bytes:
             piece = real(file, size)
+            self.seconds += self._read_seconds
             self._take(len(piece))
             return piece
 

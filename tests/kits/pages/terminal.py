@@ -5,7 +5,6 @@ import os
 import pty
 import re
 import select
-import signal
 import struct
 import subprocess
 import termios
@@ -57,20 +56,6 @@ class Terminal:
             assert time.monotonic() < deadline, f"it does not end: {self.text}"
         return self.process.wait(10)
 
-    def ends_at_ctrl_c(self, *, again_seconds: float = 3.0, times: int = 20) -> int:
-        """Press Ctrl-C until the command ends, as a person does; returns the exit code.
-
-        A signal that comes between Python's last look for one and its read of the terminal is seen
-        with the next key only: one press is now and then not enough at a question.
-        """
-        for _ in range(times):
-            self.presses("\x03")
-            until = time.monotonic() + again_seconds
-            while time.monotonic() < until:
-                if not self._take():
-                    return self.process.wait(10)
-        raise AssertionError(f"Ctrl-C does not end it: {self.text}")
-
     def _take(self) -> bool:
         """Read what is there, for half a second at most; False at the end."""
         ready, _, _ = select.select([self._master], [], [], 0.5)
@@ -102,7 +87,6 @@ def on_terminal(
     def own_session() -> None:
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     kept = {name: v for name, v in environment({}).items() if name not in ("COLUMNS", "NO_COLOR")}
     process = subprocess.Popen(

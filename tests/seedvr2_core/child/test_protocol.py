@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 import pytest
 
 from seedvr2_core.child import progress, protocol
-from seedvr2_core.child.messages.life import Rest
+from seedvr2_core.child.messages.life import Prepare, Rest
 from seedvr2_core.child.operations import OPERATIONS
 from seedvr2_core.child.protocol import (
     EVENTS,
@@ -144,7 +144,7 @@ def test_what_neither_side_knows_is_named() -> None:
 
 
 def test_the_child_can_do_what_can_be_asked() -> None:
-    assert {*OPERATIONS, Rest, Stop} == set(REQUESTS.values())
+    assert {*OPERATIONS, Prepare, Rest, Stop} == set(REQUESTS.values())
 
 
 @EACH_REQUEST
@@ -155,7 +155,7 @@ def test_a_request_knows_its_answer(kind: Any) -> None:
         for event in EVENTS.values()
         if request.is_answered_by(made_up(event, random.Random()))
     ]
-    assert answers == ([*EVENTS.values()] if kind is Stop else [kind.answer])
+    assert answers == ([*EVENTS.values()] if kind in (Prepare, Stop) else [kind.answer])
 
 
 def test_heartbeats_are_thinned_and_other_events_are_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from seedvr2_core.engines.per_frame import PerFrameSession, rgb_to_unit, unit_to_rgb
 from seedvr2_core.engines.protocol import Commit, Reads, ShotState
@@ -93,6 +94,27 @@ def test_conversion_rounds_and_clamps():
     unit = rgb_to_unit(np.zeros((1, 4, 3), np.uint8), "cpu")
     unit[..., 0, :] = unit.new_tensor([-0.2, 0.6 / 255, 254.4 / 255, 1.3])
     assert unit_to_rgb(unit, np.dtype(np.uint8))[0, :, 0].tolist() == [0, 1, 254, 255]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5000), (301, 97)], ids=["dot", "wide", "high"])
+def test_rounding_is_that_of_whole_pictures(
+    dtype: type, layout: torch.memory_format, size: tuple[int, int]
+):
+    """Pictures are worked through in parts; no bit may depend on where these begin."""
+    white = np.float32(np.iinfo(dtype).max)
+    rng = np.random.default_rng(7)
+    unit = rng.uniform(-0.1, 1.1, (1, 3, *size)).astype(np.float32)
+    halves = rng.integers(0, int(white), unit.shape) + np.float32(0.5)
+    unit = np.where(rng.random(unit.shape) < 0.5, unit, halves.astype(np.float32) / white)
+    wanted = np.clip(np.rint(unit * white), 0, white).astype(dtype)[0].transpose(1, 2, 0)
+    x_BCHW = torch.from_numpy(unit).contiguous(memory_format=layout)
+    before = x_BCHW.clone()
+    got = unit_to_rgb(x_BCHW, np.dtype(dtype))
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(got, wanted)
+    assert torch.equal(x_BCHW, before), "what is given stays as it is"
 
 
 def test_read_only_frames_are_accepted():

@@ -21,6 +21,7 @@ NAMES = {
     "masters_path": "masters.json",
     "waiting_path": "waiting",
     "fresh_run_path": "fresh.run",
+    "early_path": "early.json",
     "result_path": "result.json",
     "output_path": "output.mp4",
     "output_part_path": "output.mp4.part",

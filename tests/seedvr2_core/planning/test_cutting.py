@@ -113,3 +113,26 @@ def test_longer_segments_are_never_more(seed: int) -> None:
     counts = [len(made.segments(seconds=seconds)) for seconds in (0.01, 0.3, 1, 5, 50, 1e6)]
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] == 1
+
+
+@EACH_SEED
+def test_segments_before_the_last_known_cut_are_those_of_every_plan_that_knows_more(
+    seed: int,
+) -> None:
+    """With any number of the cuts, however the shot that is taken for the last one is divided."""
+    made, rng = MadeUp.of(seed), random.Random(seed)
+    whole = made.segments()
+    for known in range(1, len(made.shots)):
+        count = len(made.video.pts)
+        cuts = [shot.start for shot in made.shots[1 : known + 1]]
+        tail = range(cuts[-1] + 1, count)
+        soft = {k: frames for k, frames in made.soft.items() if k < known}
+        divided = {known: sorted(rng.sample(tail, rng.randrange(len(tail) + 1)))}
+        early = plan_segments(
+            made.video,
+            shots_between(cuts, count),
+            segment_seconds=made.seconds,
+            soft_boundaries=soft | divided,
+        )
+        settled = tuple(segment for segment in early if segment.stop < cuts[-1])
+        assert settled == whole[: len(settled)]

@@ -63,6 +63,24 @@ def test_what_has_a_master_takes_the_encoders_time_alone(job: PlannedJob) -> Non
     assert not whole.needs_engine(())
 
 
+def test_what_waits_for_more_cuts_counts_for_the_limit_and_for_the_time_left(
+    job: PlannedJob,
+) -> None:
+    plan = outline(job)
+    early = Asking(job.model_copy(update={"early": (0,)}), plan)
+    whole = Asking(job, plan)
+    assert early.limited((0,)) == whole.limited((0, 1, 2))
+    assert early.seconds((0,)) < whole.seconds((0, 1, 2))
+    assert early.later_seconds == frame_seconds_of(plan).seconds * (125 + 50)
+    assert whole.later_seconds == 0
+    paces = [
+        Pace(plan, pending_frames=125, num_frames=125, later_seconds=later)
+        for later in (0.0, early.later_seconds)
+    ]
+    alone, then = (pace.seconds_left for pace in paces)
+    assert then >= alone + early.later_seconds - 0.1
+
+
 def spent_after(
     job: PlannedJob, settings: Settings, *events: Event, needs_engine: bool
 ) -> tuple[Steps, list[float]]:

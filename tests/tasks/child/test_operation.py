@@ -9,11 +9,19 @@ from typing import Any
 
 import pytest
 
-from seedvr2_core.child.protocol import Probe
+from seedvr2_core.child.protocol import Prepare, Probe, Request
 from seedvr2_core.errors import InvalidVideoError
+from seedvr2_core.kernels.devices import may_have_gpus
 from tasks.child import operation
 from tasks.child.guard import Child
-from tasks.child.operation import one_child, pass_on, run_operation, waiting_child
+from tasks.child.operation import (
+    child_for,
+    drop_engine,
+    one_child,
+    pass_on,
+    run_operation,
+    waiting_child,
+)
 
 
 @pytest.fixture
@@ -111,6 +119,53 @@ def test_a_child_that_is_taken_belongs_to_its_taker(
     assert waiting_child() is None, "outside of a block none waits"
 
 
+@pytest.mark.parametrize(
+    ("restores", "asked"), [(True, ["Prepare", "Probe", "Probe"]), (False, ["Probe", "Probe"])]
+)
+def test_who_probes_for_a_job_loads_torch_meanwhile(
+    started: list[Child],
+    demo_clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    restores: bool,
+    asked: list[str],
+) -> None:
+    sent: list[str] = []
+    real = Child.send
+
+    def send(child: Child, request: Request[Any]) -> None:
+        sent.append(type(request).__name__)
+        real(child, request)
+
+    monkeypatch.setattr(Child, "send", send)
+    with one_child(restores=restores):
+        probe(demo_clip, tmp_path)
+        probe(demo_clip, tmp_path)
+        assert sent == asked
+        assert len(started) == 1
+    sent.clear()
+    probe(demo_clip, tmp_path)
+    assert sent[0] == "Probe", "outside of a block nothing follows"
+
+
+def test_a_child_that_is_told_to_prepare_has_torch(started: list[Child]) -> None:
+    """On a machine without a GPU, as a mapping of its memory shows; another one never loads it."""
+    with one_child():
+        idle, told = operation.Child(), operation.Child()
+        told.send(Prepare())
+        end = time.monotonic() + 60
+        while not (loaded := "libtorch" in _maps(told)) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert loaded != may_have_gpus()
+        assert "libtorch" not in _maps(idle)
+        for child in (idle, told):
+            child.close()
+
+
+def _maps(child: Child) -> str:
+    return Path(f"/proc/{child.pid}/maps").read_text()
+
+
 def taken(clip: Path, folder: Path) -> Child:
     """The child that has probed a clip, as whoever restores takes it."""
     probe(clip, folder)
@@ -149,3 +204,23 @@ def test_who_cannot_go_on_stays_with_its_owner(
         assert pass_on(child, device, is_idle=True) is child
     assert child.alive
     child.close()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_an_engine_is_left_to_the_next_session_of_the_job(
+    started: list[Child], demo_clip: Path, tmp_path: Path, device: str
+) -> None:
+    """On a GPU as well: it is the same job's, and is taken or dropped a moment later."""
+    with one_child():
+        child = taken(demo_clip, tmp_path)
+        assert pass_on(child, device, is_idle=True, goes_on=True) is None
+        probe(demo_clip, tmp_path)  # another child: this one would let its engine go
+        assert [one.alive for one in started] == [True, True]
+        assert child_for(device, None) is child
+        assert pass_on(child, device, is_idle=True, goes_on=True) is None
+        drop_engine()
+        assert [one.alive for one in started] == [False, True]
+        taken_next = child_for("cpu", None)
+        assert taken_next is started[1]
+        pass_on(taken_next, device, is_idle=True, goes_on=True)
+    assert not started[1].alive, "it has ended with the block"

@@ -74,7 +74,8 @@ def test_ctrl_c_writes_nothing(tmp_path: Path) -> None:
     with on_terminal(command_line("init", "--output", tmp_path / "site.env")) as terminal:
         terminal.sees("1. Where")
         terminal.sees("Answer")
-        assert terminal.ends_at_ctrl_c() == 130
+        terminal.presses("\x03")
+        assert terminal.ends(seconds=20) == 130
         assert "interrupted; nothing was written: run it again" in terminal.text
     assert os.listdir(tmp_path) == []
 

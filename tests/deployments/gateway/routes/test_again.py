@@ -9,6 +9,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 
 from deployments.gateway.auth import digest
+from seedvr2_core.errors import BudgetError, in_full
+from tasks.run.failures import OVER_BUDGET
 from tasks.settings import Settings
 from tests.kits.factories import preview_part
 from tests.kits.http.gateway import URL, gateway, job_run, record_result, set_state, submit
@@ -46,6 +48,60 @@ def test_only_its_caller_tries_a_job_again(settings: Settings, api_url: str) -> 
         assert client.get(f"/status/{again}", headers=one).status_code == 200
         with get_client(sync_client=True) as prefect:
             assert "caller:" in str(prefect.read_flow_run(UUID(again)).tags)
+
+
+def stopped_at_its_limit(client: httpx.Client, **limits: float) -> str:
+    """A job that its caller's limit has stopped."""
+    job = submit(client, seed=7, **limits)
+    told = in_full(BudgetError("the job has spent 4 s, and max_seconds allows 5 s"))
+    set_state(job, StateType.FAILED, name=OVER_BUDGET, message=told)
+    return job
+
+
+def test_a_job_that_its_limit_has_stopped_needs_another_one(client: httpx.Client) -> None:
+    job = stopped_at_its_limit(client, max_seconds=5)
+    assert client.get(f"/status/{job}").json()["error_code"] == "over_budget"
+    refused = client.post(f"/retry/{job}")
+    assert refused.status_code == 409
+    for words in ("max_seconds", "max_price", "no_limit=true"):
+        assert words in refused.json()["detail"]
+    larger = client.post(f"/retry/{job}", params={"max_seconds": 60.5})
+    assert larger.status_code == 202, larger.text
+    assert larger.json()["notes"] == [f"tries job {job} again with max_seconds 60.5"]
+    parameters = job_run(larger.json()["job_id"]).parameters
+    assert (parameters["max_seconds"], parameters["seed"]) == (60.5, 7)
+    again = client.post(f"/retry/{job}", params={"max_seconds": 60.5}).json()["job_id"]
+    assert again == larger.json()["job_id"], "asked twice"
+    none = client.post(f"/retry/{job}", params={"no_limit": True}).json()
+    assert none["job_id"] != again
+    assert none["notes"] == [f"tries job {job} again with no limit"]
+    assert not {"max_seconds", "max_price"} & job_run(none["job_id"]).parameters.keys()
+
+
+def test_new_limits_are_checked_and_are_all_that_there_are(
+    settings: Settings, api_url: str
+) -> None:
+    priced = settings.model_copy(update={"hour_price": 3.6})
+    with gateway(priced, api_url) as client:
+        job = stopped_at_its_limit(client, max_seconds=5)
+        told = client.post(f"/retry/{job}", params={"max_price": 2}).json()
+        parameters = job_run(told["job_id"]).parameters
+        assert parameters["max_price"] == 2
+        assert "max_seconds" not in parameters, "the new limit stands in the old one's place"
+    with gateway(settings, api_url) as client:
+        for params, words in (
+            ({"max_price": 2}, "what an hour costs"),
+            ({"max_seconds": 9, "no_limit": True}, "give a limit, or none"),
+            ({"max_seconds": 0}, "max_seconds"),
+            ({"max_seconds": "inf"}, "max_seconds"),
+            ({"max_price": "nan"}, "max_price"),
+        ):
+            refused = client.post(f"/retry/{job}", params=params)
+            assert (refused.status_code, words in refused.json()["detail"]) == (422, True), params
+        broken = submit(client, max_seconds=5)
+        set_state(broken, StateType.FAILED, message="broken")
+        kept = client.post(f"/retry/{broken}").json()["job_id"]
+        assert job_run(kept).parameters["max_seconds"] == 5
 
 
 def previewed(client: httpx.Client, **options: Any) -> str:

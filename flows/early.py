@@ -1,0 +1,80 @@
+"""Restores the beginning of a long video while its cuts are still looked for.
+
+Where `upscale` runs on one machine, nobody has found the cuts before it begins. To find those of
+two hours takes minutes, in which the GPU would wait.
+"""
+
+from prefect import get_run_logger
+
+from tasks.child.operation import drop_engine
+from tasks.early.begun import EarlyWork, early_part
+from tasks.early.search import (
+    SEARCH_DEVICE,
+    CutsUnknownError,
+    EarlySearch,
+    Settled,
+    marks_of,
+    may_begin_early,
+)
+from tasks.estimate import estimate
+from tasks.inference import infer, session
+from tasks.job import make_room
+from tasks.probe import CutsWanted, cuts_wanted, probe
+from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest
+
+__all__ = ["EarlyWork", "may_begin_early", "restore_early"]
+
+
+def restore_early(source: FetchedSource, request: UpscaleRequest) -> tuple[ProbedSource, EarlyWork]:
+    """Find the cuts of a long video, and make its first segments meanwhile.
+
+    What is made lies in directories of its own until the job takes it over (`tasks.early.begun`). A
+    search that fails ends this behind the segment at work: a probe looks for the cuts again, and
+    has the last word.
+
+    Returns:
+        The source with all its cuts, and what was made.
+    """
+    work = EarlyWork()
+    probed = _probed(source, request, "none")
+    marks = marks_of(probed.video.num_frames)
+    if not marks:
+        return _probed(source, request, "all"), work
+    wanted = cuts_wanted(probed, SEARCH_DEVICE, marks)
+    try:
+        with EarlySearch(wanted) as search:
+            while settled := search.more():
+                _restore_to(settled, probed, request, search, work)
+    except CutsUnknownError as error:
+        get_run_logger().warning("the cuts are looked for once more: %s", error.__cause__)
+        drop_engine()  # the probe tells how much of the device's memory is free
+        return _probed(source, request, "all"), work
+    return probed.model_copy(update={"cuts_path": wanted.out}), work
+
+
+def _probed(source: FetchedSource, request: UpscaleRequest, cuts: CutsWanted) -> ProbedSource:
+    probed = probe(source, request, cuts=cuts)
+    assert probed is not None  # only `short` leaves cuts to others
+    return probed
+
+
+def _restore_to(
+    settled: Settled,
+    probed: ProbedSource,
+    request: UpscaleRequest,
+    search: EarlySearch,
+    work: EarlyWork,
+) -> None:
+    """Make the segments that end before the last cut that is known."""
+    plain = request.model_copy(update={"fresh": False})  # what is there is removed below
+    job = work.go_on(estimate(plain, probed.model_copy(update={"cuts_path": settled.path})))
+    fresh, work.began = request.fresh and not work.began, True
+    with early_part(job, probed, settled, fresh=fresh) as part:
+        if part is None:
+            return
+        make_room(part)
+        with session(part) as inference:
+            for index in part.segments:
+                search.check()
+                infer(index, part.num_segments, about=True)
+        work.note(part, inference.kept, inference.account)
