@@ -46,7 +46,7 @@ def test_a_drained_worker_labels_its_run_stays_healthy_and_ends_after_it(
 
         monkeypatch.setattr(ProcessWorker, "run", work)
         worker = DrainingProcessWorker("a-pool", create_pool_if_not_found=False)
-        worker._client = client  # pyright: ignore[reportAttributeAccessIssue]
+        worker._client = client
         at_work = asyncio.create_task(worker.run(run))
         await asyncio.sleep(0)
         worker.drain()
