@@ -131,6 +131,7 @@ class UpscaleRequest(Record):
     max_seconds: float | None = Field(
         default=None,
         gt=0,
+        allow_inf_nan=False,
         description="How many seconds the job may hold its device (GPU or CPU) in all of its runs. "
         "It is stopped before it takes more; the same request with a larger limit goes on. "
         "Not set: any.",
@@ -138,6 +139,7 @@ class UpscaleRequest(Record):
     max_price: float | None = Field(
         default=None,
         gt=0,
+        allow_inf_nan=False,
         description="The same as a price, where SEEDVR2_HOUR_PRICE says what an hour costs.",
     )
     output_url: OutputUrlField = None

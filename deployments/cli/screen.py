@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from deployments.cli.words import duration
-from deployments.host.exits import for_people, say
+from deployments.host.exits import can_draw, for_people, say
 from deployments.host.quiet import logs_as_json
 from seedvr2_core.errors import error_of_code, remedy_of
 from seedvr2_core.words import counted
@@ -341,8 +341,7 @@ class WatchBar(Bar):
 
 def open_display(console: Console) -> JobLines | JobBar:
     """Choose the display for a job of this process: a bar on a terminal, else lines."""
-    drawn = console.is_terminal and not logs_as_json()
-    return JobBar(console) if drawn else JobLines(console)
+    return JobBar(console) if can_draw(console) else JobLines(console)
 
 
 def watch(statuses: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
@@ -353,8 +352,7 @@ def watch(statuses: Iterable[dict[str, Any]], console: Console) -> dict[str, Any
         console: what the job is shown on.
     """
     job: dict[str, Any] = {}
-    drawn = console.is_terminal and not logs_as_json()
-    with WatchBar(console) if drawn else WatchLines(console) as display:
+    with WatchBar(console) if can_draw(console) else WatchLines(console) as display:
         for job in statuses:
             display.show(job)
             if job["status"] in ENDED:

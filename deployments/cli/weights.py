@@ -15,7 +15,7 @@ from rich.text import Text
 
 from deployments.cli.options import AsJson
 from deployments.cli.words import absolute
-from deployments.host.exits import console, exit_codes, say
+from deployments.host.exits import can_draw, console, exit_codes, say
 from seedvr2_core.config import ENGINES
 from seedvr2_core.errors import CheckpointError, InvalidRequestError
 from seedvr2_core.weights.table import TEXT, Precision
@@ -206,14 +206,15 @@ def _bars() -> Iterator[Any]:
         DownloadColumn(),
         TransferSpeedColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    drawn = can_draw(console)
+    with Progress(*columns, console=console, disable=not drawn) as progress:
         bars: dict[tuple[str, str], Any] = {}
 
         def show(file: str, phase: str, done: int, total: int | None) -> None:
             key = (file, phase)
             if key not in bars:
                 bars[key] = progress.add_task(f"{phase} {file}", total=total)
-                if not console.is_terminal:
+                if not drawn:
                     say(f"{phase} {file}")
             progress.update(bars[key], completed=done, total=total)
 

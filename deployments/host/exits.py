@@ -85,6 +85,13 @@ def say(text: str) -> None:
     console.print(for_people(text, console), highlight=False, markup=False, soft_wrap=True)
 
 
+def can_draw(shown_on: Console) -> bool:
+    """Whether a bar can be drawn there: it is a terminal that moves its cursor (TERM is not dumb),
+    and what is said is for people.
+    """
+    return shown_on.is_terminal and not shown_on.is_dumb_terminal and not logs_as_json()
+
+
 def for_people(text: str, shown_on: Console) -> str:
     """A line as people read it: nothing steers their terminal, and no word of a sentence is cut.
 

@@ -34,9 +34,7 @@ def load_detail(beat: Heartbeat) -> str:
 class _Place:
     """Where a child waits for its next request."""
 
-    def __init__(self, *, restores: bool) -> None:
-        self.restores = restores
-        """Whether segments are made in the block."""
+    def __init__(self) -> None:
         self._child: Child | None = None
 
     def take(self) -> Child | None:
@@ -61,8 +59,10 @@ class _Place:
 class _Spare(_Place):
     """The child of the last operation, which waits for the next one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, restores: bool) -> None:
         super().__init__()
+        self.restores = restores
+        """Whether segments are made in the block."""
         self.engine = _Place()
         """Of the child whose engine is loaded, between two sessions of one job."""
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import TaskProgressColumn, TimeElapsedColumn
 
 from deployments.cli.screen import LINE_SECONDS, Bar, Lines
+from deployments.host.exits import can_draw
 
 DOING = {"probe": "reading both videos", "compare": "comparing", "join": "adding the sound"}
 """Phase -> what people read; other phases are not shown."""
@@ -44,4 +45,4 @@ class CompareBar(Bar):
 
 def open_compare_display(console: Console) -> CompareLines | CompareBar:
     """A bar on a terminal, else lines."""
-    return CompareBar(console) if console.is_terminal else CompareLines(console)
+    return CompareBar(console) if can_draw(console) else CompareLines(console)

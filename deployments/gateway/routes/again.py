@@ -65,7 +65,7 @@ def add_again(
         run: FlowRun, caller: Caller, *, key: str, changes: Mapping[str, object], note: str
     ) -> Submitted:
         size = await asyncio.to_thread(_size_of, run, settings)
-        parameters = run.parameters | {"fresh": False} | changes  # what is kept is to be used
+        parameters = {**run.parameters, "fresh": False, **changes}  # what is kept is to be used
         return await _create(prefect, open_jobs, caller, run, size, parameters, key=key, note=note)
 
     @app.post("/retry/{job_id}", status_code=202, responses=refusals)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from deployments.cli import screen
+from deployments.cli.compare.display import CompareBar, CompareLines, open_compare_display
 from deployments.cli.screen import (
     JobBar,
     JobLines,
@@ -25,6 +26,12 @@ from deployments.cli.screen import (
 from tasks.run.measures import Measures
 from tasks.run.record import JobProgress
 from tasks.schemas import FetchedSource, PlannedJob
+
+
+@pytest.fixture(autouse=True)
+def _not_dumb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever terminal the tests run on."""
+    monkeypatch.setenv("TERM", "xterm-256color")
 
 
 def console(*, terminal: bool) -> tuple[Console, io.StringIO]:
@@ -152,6 +159,21 @@ def test_lines_are_few_and_hold_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -
         "storing",  # how far a phase is says nothing at its first moment
         "storing: 2 of 9 MB",
     ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("TERM", "dumb"), ("SEEDVR2_LOG_FORMAT", "json")], ids=["dumb", "json"]
+)
+def test_a_terminal_that_takes_no_bar_gets_lines(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """Nothing at all would be shown of the work on a dumb one."""
+    stderr, _ = console(terminal=True)
+    assert isinstance(open_compare_display(stderr), CompareBar)
+    monkeypatch.setenv(variable, value)
+    stderr, _ = console(terminal=True)
+    assert isinstance(open_display(stderr), JobLines)
+    assert isinstance(open_compare_display(stderr), CompareLines)
 
 
 def test_a_terminal_gets_a_bar_that_follows_the_job() -> None:

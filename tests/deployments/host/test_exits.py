@@ -245,6 +245,26 @@ def test_ctrl_c_ends_a_command_wherever_it_comes(code: str, told: str) -> None:
     assert "interrupted; all is kept: run it again to go on\n" in done.stderr
 
 
+AT_A_RUNS_END = """
+from prefect import flow
+flow(on_completion=[lambda *_: press()])(lambda: None)()
+print('dropped', flush=True)
+time.sleep(50)
+"""
+
+
+@pytest.mark.long
+def test_ctrl_c_that_prefect_drops_at_a_runs_end_ends_a_command(
+    api_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has its last state, so Prefect takes the interruption and goes on."""
+    monkeypatch.setenv("PREFECT_API_URL", api_url)
+    monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    done = pressed(AT_A_RUNS_END)
+    assert done.stdout == "dropped\n", done.stderr
+    assert "interrupted; all is kept: run it again to go on\n" in done.stderr
+
+
 def test_a_command_that_is_to_ignore_ctrl_c_does_so() -> None:
     """As a script's program in the background is."""
     ignore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
