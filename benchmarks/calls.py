@@ -41,7 +41,7 @@ from deployments.host.attached import attached
 from tests.kits.containers.cluster import Postgres, postgres
 from tests.kits.faults import SMALL_PICTURES, carrying
 from tests.kits.http.s3 import bucket_on, s3_server
-from tests.kits.processes import ROOT
+from tests.kits.processes import ROOT, ends_with_us
 from tests.kits.server import Server, eventually
 
 OPTIONS = {"model": "sleep", "resolution": "720p", "preset": "ultrafast"}
@@ -80,7 +80,13 @@ def process(environment: Mapping[str, str], log: Path, *words: str) -> Iterator[
     with (
         log.open("wb") as out,
         subprocess.Popen(
-            words, env=dict(environment), cwd=ROOT, stdout=out, stderr=out, stdin=subprocess.DEVNULL
+            words,
+            env=dict(environment),
+            cwd=ROOT,
+            stdout=out,
+            stderr=out,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=ends_with_us(),
         ) as running,
     ):
         try:

@@ -17,7 +17,7 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.kits.processes import free_port
+from tests.kits.processes import ends_with_us, free_port
 
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 180.0
@@ -56,6 +56,7 @@ def process(environment: Mapping[str, str], log: Path, *arguments: str) -> Itera
     with log.open("wb") as out:
         command = [sys.executable, "-m", *arguments]
         options: dict[str, Any] = {"stdout": out, "stderr": out, "stdin": subprocess.DEVNULL}
+        options["preexec_fn"] = ends_with_us()
         child = subprocess.Popen(
             command, env=dict(environment), cwd=ROOT, start_new_session=True, **options
         )

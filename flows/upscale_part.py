@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from tasks.parts import look_up_job, make_shares
+from tasks.parts.way import NO_HELP
 from tasks.run import keep_record
 from tasks.run.attempts import end_earlier_attempts, end_with_run
 from tasks.run.begin import begin_run
@@ -47,7 +48,7 @@ def upscale_part(job_id: UUID, job_key: str, number: int) -> State[str]:
             end_earlier_attempts()
             record.enter("planned", stall_seconds=DELIVERY_SECONDS)
             shared = look_up_job(job_id, job_key)
-            told = make_shares(shared, number) if shared else "the job needs no help"
+            told = make_shares(shared, number) if shared else NO_HELP
     except NotOursError as ended:
         return ended.leave()
     except EXPECTED as error:

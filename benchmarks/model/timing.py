@@ -6,6 +6,7 @@ and power from nvidia-smi.
 """
 
 import itertools
+import os
 import statistics
 import subprocess
 import tempfile
@@ -13,9 +14,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
+
+from seedvr2_core.files.process import die_with_parent
 
 OTHER = "other"
 """The stage that gets the time which no stage claims."""
@@ -176,7 +180,12 @@ def gpu_monitor(device: torch.device) -> Iterator[dict[str, dict[str, float] | N
     command += ["-i", str(torch.cuda.current_device()), "-lms", "500"]
     with tempfile.TemporaryFile("w+") as log:
         try:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.DEVNULL,
+                preexec_fn=partial(die_with_parent, os.getpid()),
+            )
         except OSError:  # no nvidia-smi here: the figures stay None
             yield figures
             return

@@ -3,8 +3,9 @@
 SIGTERM ends a worker and its runs, which then go on elsewhere from their last segment. Whoever has
 the time to wait, before an update or before a machine is taken away, loses nothing by a drain.
 
-The runs at work get a label that says so. One that looks for lost runs would go on for minutes: it
-ends then, and another worker's goes on (`tasks/recovery/sweep.py`).
+The runs at work get a label with the number of their present attempt. One that looks for lost runs
+would go on for minutes: it ends then, and another worker's goes on (`tasks/recovery/sweep.py`). An
+attempt that begins later, on whatever worker, has another number.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import contextlib
 import os
 import signal
 import warnings
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -38,9 +40,10 @@ class Draining(_Base):
         """What Prefect's worker takes."""
         super().__init__(*arguments, **options)
         self._draining = False
-        self._at_work: set[UUID] = set()
-        """Runs whose process or container this worker has started."""
-        self._told: set[UUID] = set()
+        self._at_work: list[tuple[UUID, int]] = []
+        """Runs whose process or container this worker has started, each with its attempt. One that
+        was taken for lost may be here twice."""
+        self._told: set[tuple[UUID, int]] = set()
         """Those of them that have the label."""
 
     async def setup(self) -> None:
@@ -59,22 +62,25 @@ class Draining(_Base):
 
     async def run(self, flow_run: "FlowRun", *arguments: Any, **options: Any) -> Any:
         """Run a flow run, and know of it while it is at work."""
-        self._at_work.add(flow_run.id)
+        attempt = (flow_run.id, flow_run.run_count + 1)  # it counts when it is running
+        self._at_work.append(attempt)
         try:
             return await super().run(flow_run, *arguments, **options)  # pyright: ignore[reportAbstractUsage]
         finally:
-            self._at_work.discard(flow_run.id)
+            self._at_work.remove(attempt)
 
     async def get_and_submit_flow_runs(self) -> "list[FlowRun]":
         """Look for runs, unless this worker is being drained."""
         if not self._draining:
             return await super().get_and_submit_flow_runs()
+        # Prefect's health server takes a worker for sick that has not asked for five minutes.
+        self._last_polled_time = datetime.now(UTC)
         if not self._at_work and not self._submitting_flow_run_ids:
             os.kill(os.getpid(), signal.SIGTERM)  # ends an idle worker as it always does
-        for run_id in self._at_work - self._told:
+        for run_id, number in [one for one in self._at_work if one not in self._told]:
             with contextlib.suppress(httpx.HTTPError, PrefectException, OSError):  # asked again
-                await self.client.update_flow_run_labels(run_id, {LABEL_DRAINED: True})
-                self._told.add(run_id)
+                await self.client.update_flow_run_labels(run_id, {LABEL_DRAINED: number})
+                self._told.add((run_id, number))
         return []
 
 

@@ -7,16 +7,18 @@ import select
 import signal
 
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
     """Ask the kernel to kill this process when the thread that started it ends.
 
     Args:
         parent: process id that the parent has told us; if it is not our parent any more, the parent
             has ended already and we end as well.
+        number: the signal; another than SIGKILL for a program that tidies up before it ends.
     """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -27,7 +29,7 @@ def live_alone(reader: int | None = None) -> None:
     Args:
         reader: what `die_with_pipe` was called with, if it was; it is closed.
     """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, 0)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, 0)
     if reader is not None:
         fcntl.fcntl(reader, fcntl.F_SETFL, fcntl.fcntl(reader, fcntl.F_GETFL) & ~os.O_ASYNC)
         os.close(reader)
@@ -56,6 +58,5 @@ def give_memory_back() -> None:
     Pictures of a few megabytes come and go in many threads. Without this, the free memory that they
     leave in the heap grows for the first thirty or so segments (measured: from 617 to 860 MB).
     """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
+    if hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)

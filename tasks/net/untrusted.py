@@ -22,6 +22,7 @@ from seedvr2_core.errors import InvalidVideoError, SourceRefusedError, SourceUna
 from tasks.net.answers import content_length, is_web_page, may_heal, status_text
 from tasks.net.public_ips import check_reach, resolve
 from tasks.net.trusted import hide_addresses_in_logs, tls_context
+from tasks.setting_groups.store import NAMES_OF_SCHEMES
 from tasks.settings import Settings
 
 MAX_REDIRECTS = 5
@@ -32,7 +33,7 @@ MAX_URL = 8192
 """Characters of an address."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_SHOWN_SCHEMES = (*_DEFAULT_PORTS, "s3", "gs", "az", "azure")
+_SHOWN_SCHEMES = (*_DEFAULT_PORTS, *NAMES_OF_SCHEMES)
 _MAX_SHOWN = 200
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?", re.I | re.ASCII)
 # The client reads a port as Python reads an int: with a sign, or in the digits of any script.

@@ -20,7 +20,7 @@ from prefect import Task, get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import ObjectNotFound, PrefectException, TerminationSignal
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.runtime import deployment
 from prefect.runtime import flow_run as this_run
 from prefect.states import Cancelling, Pending, Scheduled
@@ -34,10 +34,11 @@ from seedvr2_core.planning.outline import PlanOutline
 from tasks.child.pace import frame_seconds_of
 from tasks.parts.afar import divided, withdraw
 from tasks.parts.division import JobDivider
-from tasks.parts.way import MadeWayError, job_without_helper, own_place
+from tasks.parts.way import FLOW, NO_HELP, MadeWayError, job_without_helper, own_place
 from tasks.run import current
 from tasks.run.appointments import is_brought_back
 from tasks.run.clock import server_now
+from tasks.run.termination import termination_in
 from tasks.schemas import PlannedJob
 from tasks.settings import get_settings
 
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun, State
 
-FLOW = "upscale-part"
 TEND_SECONDS = 10.0
 """Time between two looks at the helpers."""
 PART_SECONDS = 30.0
@@ -78,19 +78,17 @@ def share_out(job: PlannedJob, max_workers: int) -> "Iterator[Shared]":
     with divided(job, sharing) as divider:
         if divider is None:
             write_record(job_dir.sharing_path, sharing)
+        may_come_back = False
         crew.start(divider)
         try:
             yield Shared(workers=crew.workers, crew=crew, divided=divider is not None)
-        except Exception as error:
+        except BaseException as error:
+            may_come_back = not isinstance(error, Exception) or termination_in(error) is not None
+            raise
+        finally:
             crew.stop()
-            if not isinstance(error.__context__, TerminationSignal):
+            if not may_come_back:
                 _dismiss(job_dir, crew)
-            raise
-        except BaseException:
-            crew.stop()
-            raise
-        crew.stop()
-        _dismiss(job_dir, crew)
 
 
 def _crew_of(job: PlannedJob, max_workers: int) -> "Crew | None":
@@ -153,14 +151,13 @@ def _dismiss(job_dir: JobDir, crew: "Crew") -> None:
     """Let nobody take another segment, and cancel the helpers that have not begun."""
     job_dir.sharing_path.unlink(missing_ok=True)
     withdraw(job_dir.path.name)
-    told = "the job needs no help"
     with (
         crew.server_may_be_away("helpers that have not begun will find nothing to do"),
         get_client(sync_client=True) as client,
     ):
         for run in parts_of(client, crew.run_id):
             if run.state is not None and run.state.is_scheduled():
-                client.set_flow_run_state(run.id, Cancelling(message=told))
+                client.set_flow_run_state(run.id, Cancelling(message=NO_HELP))
 
 
 def parts_of(client: SyncPrefectClient, run_id: UUID) -> "list[FlowRun]":

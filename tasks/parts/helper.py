@@ -24,14 +24,13 @@ from seedvr2_core.planning.outline import PlanOutline
 from seedvr2_core.words import counted
 from tasks.child.helper import Helper
 from tasks.parts.afar import bring_job, helping
-from tasks.parts.way import make_way, own_place, waiting_jobs
+from tasks.parts.way import NO_HELP, make_way, own_place, waiting_jobs
 from tasks.schemas import FetchedSource, PlannedJob, Record
 from tasks.settings import Settings, get_settings
 from tasks.step import step
 
 ASK_SECONDS = 10.0
 """Shortest time between two questions to the Prefect server."""
-NO_HELP = "the job needs no help"
 
 
 class SharedJob(Record):

@@ -4,8 +4,8 @@ The queue of helpers comes after that of jobs, so a worker that is free takes a 
 long film keeps all workers busy for hours. So a helper asks after each segment whether a job waits,
 and ends for it. Each job that waits needs one worker: the first helper to come makes way, and says
 so where all of them see it: in a file, or in the store of machines without a common disk. Nobody
-makes way for a queue that workers take from after its own: they would take up who has left, and not
-the job that waits.
+makes way for a job in a queue that comes after its own: the worker would take up the run that has
+left, and not the job that waits.
 """
 
 import contextlib
@@ -37,6 +37,10 @@ from tasks.run.attempts import note_wait
 from tasks.run.clock import due_in, server_now
 from tasks.settings import Settings
 
+FLOW = "upscale-part"
+"""The flow of a helper."""
+NO_HELP = "the job needs no help"
+"""Why a helper ends, or is not begun."""
 _BACK_SECONDS = 5.0
 """When a long job that has made way is to go on; jobs that waited before that come first."""
 _MOST = 50
@@ -130,7 +134,7 @@ def job_without_helper(
     if not jobs or place is None:
         return None
     helping = client.read_flow_runs(
-        flow_filter=FlowFilter.model_validate({"name": {"any_": ["upscale-part"]}}),
+        flow_filter=FlowFilter.model_validate({"name": {"any_": [FLOW]}}),
         flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}}),
         work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [place.pool]}}),
         limit=len(jobs),

@@ -7,6 +7,7 @@ POST and its note sends that event again, with the same id.
 """
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -82,11 +83,9 @@ class _Round:
             async with turns:
                 await self._ask_host(events)
 
-        try:
+        with contextlib.suppress(TimeoutError):  # the next look goes on
             async with asyncio.timeout(SEND_SECONDS):
                 await asyncio.gather(*(ask(events) for events in by_host.values()))
-        except TimeoutError:
-            return self._sent  # the next look goes on
         return self._sent
 
     def _by_run(self, waiting: Sequence[WaitingCallback]) -> list[list[WaitingCallback]]:

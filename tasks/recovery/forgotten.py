@@ -45,7 +45,7 @@ def appoint_unseen(client: SyncPrefectClient, at_work: Sequence[FlowRun]) -> str
         at_work: runs of `recover` that are running.
 
     Returns:
-        What was found, in words.
+        What was found, in words; "" if nothing was.
     """
     looked_at = _without_lost(client, at_work)
     unseen = [run for run in _quiet_runs(client) if str(run.id) not in looked_at]
@@ -56,10 +56,11 @@ def appoint_unseen(client: SyncPrefectClient, at_work: Sequence[FlowRun]) -> str
         if recover_id is None:
             return f"{RECOVER} is not deployed: nobody can look"
         appoint(client, run, 0, recover_id=recover_id)
-    if unseen:
-        found = f"found {counted(len(unseen), 'lost run')}"
-        client.update_flow_run(UUID(flow_run.id), name=found)
-    return f"{counted(len(unseen), 'lost run')} that nobody looked at"
+    if not unseen:
+        return ""
+    found = counted(len(unseen), "lost run")
+    client.update_flow_run(UUID(flow_run.id), name=f"found {found}")
+    return f"{found} that nobody looked at"
 
 
 def _without_lost(client: SyncPrefectClient, at_work: Sequence[FlowRun]) -> set[str]:

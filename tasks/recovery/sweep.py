@@ -25,7 +25,7 @@ from prefect.states import Scheduled
 
 from tasks.recovery.callbacks import send_waiting
 from tasks.recovery.forgotten import appoint_unseen, runs_of, say_lost
-from tasks.run.appointments import LABEL_DRAINED
+from tasks.run.appointments import is_drained
 from tasks.run.clock import server_now
 from tasks.step import step
 
@@ -75,7 +75,7 @@ def sweep() -> str:
                 raise
             get_run_logger().warning("this look failed, the next comes soon: %s", error)
         if one.ended or time.monotonic() > until:
-            return "; ".join(told)
+            return "; ".join(told) or "no lost run that nobody looked at"
         time.sleep(LOOK_SECONDS)
 
 
@@ -116,7 +116,7 @@ class _Sweep:
             for run in others:
                 say_lost(client, run)
         self._put_off_stand_in(client, own, now)
-        drained = any(run.labels.get(LABEL_DRAINED) for run in at_work if run.id == own.id)
+        drained = any(is_drained(run) for run in at_work if run.id == own.id)
         # The stand-in goes on, on another worker, or after who waits.
         self.ended = drained or _somebody_waits(client, own, now)
 

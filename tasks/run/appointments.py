@@ -26,7 +26,7 @@ MAX_RECOVERIES = 2
 LABEL_RECOVERING = "recovering"
 """True while `recover` brings a run back. It cancels the run then, which is not the run's end."""
 LABEL_DRAINED = "worker_drained"
-"""True once the worker that has begun a run takes no more and waits for the end of those it has."""
+"""The number of a run's attempt for whose end a worker waits that takes no more runs."""
 
 _SAME_TIME = 0.1
 """An appointment that is later by no more than this share of the wait is not made again ..."""
@@ -37,6 +37,14 @@ _SAME_SECONDS = (5.0, 60.0)
 def recoveries_of(run: FlowRun) -> int:
     """How often `recover` has re-queued a run."""
     return int(run.labels.get(LABEL_RECOVERIES, 0))
+
+
+def is_drained(run: FlowRun) -> bool:
+    """Whether the worker of a run's present attempt takes no more runs and waits for its end.
+
+    Only a run that is at work is asked about: the label of an earlier attempt stays.
+    """
+    return run.labels.get(LABEL_DRAINED) == run.run_count
 
 
 def is_brought_back(run_id: UUID) -> bool:

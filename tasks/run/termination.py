@@ -25,7 +25,7 @@ def termination_heard() -> Iterator[None]:
         with looked_after() as lookout:
             yield
     except BaseException as error:
-        told = _termination_in(error)
+        told = termination_in(error)
         if told is not None and lookout is not None and lookout.why:
             raise NotOursError(lookout.why) from None
         if told is None or told is error:
@@ -33,7 +33,7 @@ def termination_heard() -> Iterator[None]:
         raise told from error
 
 
-def _termination_in(error: BaseException) -> TerminationSignal | None:
+def termination_in(error: BaseException) -> TerminationSignal | None:
     """The signal that has ended something, itself or behind what Prefect's engine made of it."""
     if isinstance(error, TerminationSignal):
         return error

@@ -10,13 +10,17 @@ from tasks.setting_types import WebAddress
 
 OBJECT_SCHEMES = ("s3", "gs", "az")
 """S3 and services like it, Google Cloud Storage, Azure Blob Storage."""
+_SAME_SCHEMES = {"azure": "az"}
+NAMES_OF_SCHEMES = (*OBJECT_SCHEMES, *_SAME_SCHEMES)
+"""Whatever people may call them; `one_scheme` makes one of the three of it."""
 _LINK_SECONDS = AliasChoices("SEEDVR2_LINK_SECONDS", "SEEDVR2_S3_LINK_SECONDS")
 """The second name is from when there was S3 alone."""
 
 
 def one_scheme(address: str) -> str:
     """An address of an object with az:// in the place of azure://, which means the same."""
-    return f"az://{address[8:]}" if address.startswith("azure://") else address
+    scheme, colon, rest = address.partition("://")
+    return f"{_SAME_SCHEMES.get(scheme, scheme)}{colon}{rest}"
 
 
 def _bucket(*schemes: str) -> Callable[[str], str]:

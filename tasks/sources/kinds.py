@@ -8,9 +8,9 @@ import os
 from enum import Enum, auto
 
 from tasks.schemas import UpscaleRequest
-from tasks.setting_groups.store import OBJECT_SCHEMES
+from tasks.setting_groups.store import NAMES_OF_SCHEMES
 
-_IN_BUCKET = tuple(f"{scheme}://" for scheme in (*OBJECT_SCHEMES, "azure"))
+_IN_BUCKET = tuple(f"{scheme}://" for scheme in NAMES_OF_SCHEMES)
 
 
 class SourceKind(Enum):

@@ -52,7 +52,7 @@ class Lease:
             found = self._bucket.read(self._name)
             if found is None:
                 continue  # it has just been given back
-            if not self._is_mine(found) and self._age_of(found) < self.seconds:
+            if not self._is_of_this_run(found) and self._age_of(found) < self.seconds:
                 return _holder_in(found)
             if tag := self._bucket.replace(self._name, self._content(), found.tag):
                 break
@@ -71,11 +71,11 @@ class Lease:
         self._count += 1
         # The tag of what we wrote is not known if its answer was lost, or another object took it.
         found = self._bucket.read(self._name) if not self._tag else None
-        tag = self._tag or (found.tag if found and self._is_ours(found) else "")
+        tag = self._tag or (found.tag if found and self._is_of_this_attempt(found) else "")
         self._tag = (self._bucket.replace(self._name, self._content(), tag) if tag else None) or ""
         if not self._tag:
             found = self._bucket.read(self._name)
-            self.lost = found is None or not self._is_ours(found)
+            self.lost = found is None or not self._is_of_this_attempt(found)
 
     def give_back(self) -> None:
         """Let the next run begin at once.
@@ -84,7 +84,7 @@ class Lease:
             StorageError: the store does not answer; the lease then ends by its age.
         """
         found = self._bucket.read(self._name)
-        if found is not None and self._is_ours(found):
+        if found is not None and self._is_of_this_attempt(found):
             self._bucket.delete(self._name)
 
     def _content(self) -> bytes:
@@ -96,11 +96,10 @@ class Lease:
         }
         return json.dumps(told).encode()
 
-    def _is_mine(self, found: Found) -> bool:
+    def _is_of_this_run(self, found: Found) -> bool:
         return _field(found, "run_id") == self._run_id
 
-    def _is_ours(self, found: Found) -> bool:
-        """Whether this very attempt has written it."""
+    def _is_of_this_attempt(self, found: Found) -> bool:
         return _field(found, "holder") == self._holder
 
     def _age_of(self, found: Found) -> float:

@@ -182,4 +182,5 @@ def release_in_store(settings: Settings, job_key: str) -> bool:
     bucket = Bucket(settings.store, settings)
     own = f"{_BY_JOB}/{job_key}"
     used = [name.removeprefix(f"{own}/") for name in bucket.names(own)]
-    return any([MasterCopy(bucket, pixels_key).release(job_key) for pixels_key in used])
+    gone = [MasterCopy(bucket, pixels_key).release(job_key) for pixels_key in used]
+    return any(gone)

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from tasks.request.sections import SECTIONS
-from tests.kits.processes import free_port, kill_tree
+from tests.kits.processes import ends_with_us, free_port, kill_tree
 from tests.kits.server import eventually, prefect_server
 
 ROOT = Path(__file__).parents[2]
@@ -58,11 +58,14 @@ def api(environment: dict[str, str]) -> Iterator[httpx.Client]:
         deploy = [sys.executable, "-m", "deployments.deploy", "deploy"]
         subprocess.run(deploy, env=environment, cwd=ROOT, check=True, capture_output=True)
         start = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local"]
-        worker = subprocess.Popen([*start, "--type", "process"], env=environment, cwd=ROOT)
+        tied = ends_with_us()
+        worker = subprocess.Popen(
+            [*start, "--type", "process"], env=environment, cwd=ROOT, preexec_fn=tied
+        )
         port = environment["SEEDVR2_PUBLIC_URL"].rpartition(":")[2]
         root = f"{environment['SEEDVR2_WORK_DIR']}/output"
         serve = [sys.executable, "-m", "deployments.edge", "--port", port, "--root", root]
-        edge = subprocess.Popen(serve, env=environment, cwd=ROOT)
+        edge = subprocess.Popen(serve, env=environment, cwd=ROOT, preexec_fn=tied)
         yield client
         for process in (worker, edge):
             kill_tree(process.pid)  # Prefect's worker does not always end on SIGTERM

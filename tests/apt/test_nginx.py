@@ -7,6 +7,7 @@ root. It knows neither DESCRIBE nor Checksum: the test's storage hashes what it 
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from tasks.storage.bunny_zone import BunnyZone
 from tasks.storage.public import wait_until_served
 from tasks.verify import check_described
 from tests.kits.http.edge import made_video
-from tests.kits.processes import free_port
+from tests.kits.processes import ends_with_us, free_port
 from tests.kits.server import eventually
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -144,7 +145,7 @@ def nginx() -> Iterator[Nginx]:
             shutil.chown(path, "nobody", "nogroup")
         somebody = {"user": "nobody", "group": "nogroup"}
     command = [NGINX, "-p", str(folder), "-e", str(folder / "error.log"), "-c", "nginx.conf"]
-    process = subprocess.Popen(command, **somebody)
+    process = subprocess.Popen(command, preexec_fn=ends_with_us(signal.SIGTERM), **somebody)
     try:
         url = f"http://127.0.0.1:{public_port}"
         eventually(lambda: process.poll() is None and answers(url), "nginx's start")

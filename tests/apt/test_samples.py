@@ -6,6 +6,7 @@ Needs Debian's packages `nginx` and `openssl`; systemd's own checker for the uni
 import os
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.kits.processes import ROOT, free_port
+from tests.kits.processes import ROOT, ends_with_us, free_port
 from tests.kits.server import eventually
 
 SAMPLES = ROOT / "deployments" / "samples"
@@ -93,7 +94,8 @@ def proxy(tmp_path: Path, behind: int) -> Iterator[str]:
     config = tmp_path / "nginx.conf"
     user = "user root;" if os.getuid() == 0 else ""
     config.write_text(user + AROUND.format(folder=tmp_path, sample=sample))
-    process = subprocess.Popen([NGINX, "-c", str(config), "-p", str(tmp_path)])
+    command = [NGINX, "-c", str(config), "-p", str(tmp_path)]
+    process = subprocess.Popen(command, preexec_fn=ends_with_us(signal.SIGTERM))
     try:
         eventually(lambda: _answers(port), "nginx", seconds=30)
         yield f"https://127.0.0.1:{port}"

@@ -4,7 +4,7 @@ What Docker would do is put in its place: variables are filled in, `server` is l
 the work volume are this test's own. PostgreSQL is an image of others, so that the server runs on
 sqlite. The docker workers run for real up to the point where they would ask a Docker engine for a
 container: they take the pool, say that they live, and refuse a run that names no GPU. What needs
-the engine is in tests/apt/test_stack.py.
+the engine is in tests/apt/containers/test_stack.py.
 """
 
 import json
@@ -25,7 +25,7 @@ import yaml
 
 from deployments.gateway.auth import digest
 from tests.kits.containers.stand_in import engine_without_images
-from tests.kits.processes import free_port
+from tests.kits.processes import ends_with_us, free_port
 from tests.kits.server import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +112,7 @@ class Stack:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=ends_with_us(),
             )
 
     def run(self, name: str) -> subprocess.CompletedProcess[str]:

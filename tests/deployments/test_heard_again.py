@@ -17,7 +17,7 @@ from deployments.host.installation import is_healthy
 from deployments.host.prefect_server import HEARD_AGAIN
 from tasks.recovery.states import HEARD_SECONDS
 from tests.kits.prefect_home import prepare_home
-from tests.kits.processes import ROOT, free_port
+from tests.kits.processes import ROOT, ends_with_us, free_port
 from tests.kits.server import eventually
 
 NAME = "seedvr2-test.heard"
@@ -59,7 +59,9 @@ def test_who_begins_to_listen_hears_of_the_last_minute_by_the_servers_clock(
     prepare_home(tmp_path)
     command = [sys.executable, "-P", "-m", module, *options, "--port", port]
     url = f"http://127.0.0.1:{port}/api"
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as server:
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, preexec_fn=ends_with_us()
+    ) as server:
         try:
             eventually(lambda: is_healthy(f"{url}/health"), "the server's start")
             now = datetime.now(UTC)

@@ -11,6 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tasks.run.appointments import LABEL_DRAINED
 from tests.kits.deployed import deployments
 from tests.kits.faults import wait_until
 from tests.kits.processes import is_running
@@ -70,7 +71,10 @@ def test_a_drained_worker_does_not_wait_for_its_sweep(
     worker = serve.part("--name serve-cpu")
     os.kill(worker, signal.SIGUSR1)
     wait_until(lambda: not is_running(worker), "the worker has ended", seconds=120)
-    assert at_work <= ids(sweeps(api, "COMPLETED"))
+    ended = [run for run in sweeps(api, "COMPLETED") if run["id"] in at_work]
+    assert ids(ended) == at_work
+    waited_for = [run for run in ended if run["labels"].get(LABEL_DRAINED) == run["run_count"]]
+    assert waited_for, "the label tells the attempt that the worker has begun"
     eventually(
         lambda: ids(sweeps(api, "RUNNING")) - at_work,
         "the next one, on the worker that serve has started anew",

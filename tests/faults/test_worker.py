@@ -29,6 +29,7 @@ from tests.kits.faults import Fault, FaultyJob, assert_nothing_left, run_here, w
 from tests.kits.processes import (
     ROOT,
     children_of,
+    ends_with_us,
     free_port,
     is_running,
     kill_tree,
@@ -68,6 +69,7 @@ class Pool:
                 env={**os.environ, **variables},
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
+                preexec_fn=ends_with_us(),
                 stdout=log,
                 stderr=log,
             )

@@ -45,18 +45,27 @@ class Heard:
         self.beats[phase].append((done, total))
 
 
-def tiny_plan(clip: Path, *, window: int = 3, overlap: int = 1, seconds: float = 0.5) -> Plan:
-    """Plan the clip as one shot for the tiny network.
+def tiny_plan(
+    clip: Path,
+    *,
+    window: int = 3,
+    overlap: int = 1,
+    seconds: float = 0.5,
+    cuts: Sequence[int] = (),
+) -> Plan:
+    """Plan the clip for the tiny network, as one shot if no cuts are given.
 
     Args:
         clip: a video.
         window: latents of a window.
         overlap: latents that neighbouring windows share.
         seconds: length of a segment.
+        cuts: first frames of the other shots.
     """
     options = make_options(segment_seconds=seconds, preset="ultrafast", cpu_count=1)
     engine = dataclasses.replace(ENGINE, name="tiny", window=window, overlap=overlap)
-    return build_plan(probe_video(clip), "0" * 64, dataclasses.replace(options, engine=engine))
+    options = dataclasses.replace(options, engine=engine)
+    return build_plan(probe_video(clip), "0" * 64, options, cuts=cuts)
 
 
 def use_small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
+
+from seedvr2_core.files.process import die_with_parent
 
 ROOT = Path(__file__).parents[2]
 MARK = "SEEDVR2_TEST_MARK"
@@ -108,6 +111,17 @@ def command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
     except OSError:
         return ""
+
+
+def ends_with_us(number: int = signal.SIGKILL) -> Callable[[], None]:
+    """What a service does as it starts (preexec_fn): it ends with this process, even by kill -9.
+
+    To be exact, it ends with the thread that starts it.
+
+    Args:
+        number: the signal that it gets; it may want to tidy up.
+    """
+    return partial(die_with_parent, os.getpid(), number)
 
 
 @contextlib.contextmanager

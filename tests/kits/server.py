@@ -29,6 +29,7 @@ from tests.kits.processes import (
     ROOT,
     command_line,
     command_of,
+    ends_with_us,
     free_port,
     marked,
     run_command,
@@ -78,6 +79,7 @@ class Server:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
+                preexec_fn=ends_with_us(),
             )
         eventually(self._answers, f"the server's start ({self._log})")
 
@@ -150,7 +152,10 @@ def prefect_server(environment: Mapping[str, str], *, ui: bool = False) -> Itera
 
 
 class Serve:
-    """A running `seedvr2 serve` on free ports, with every process that it started."""
+    """A running `seedvr2 serve` on free ports, with every process that it started.
+
+    It ends with the thread that makes it, so that nothing is left of a test that was killed.
+    """
 
     def __init__(
         self,
@@ -191,6 +196,7 @@ class Serve:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
+                preexec_fn=ends_with_us(),
             )
         self.urls: dict[str, str] = {}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.kits.processes import ROOT, free_port
+from tests.kits.processes import ROOT, ends_with_us, free_port
 from tests.kits.server import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -40,7 +40,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command, cwd=folder, env=os.environ | changes, stdout=out, stderr=out
+            command,
+            cwd=folder,
+            env=os.environ | changes,
+            stdout=out,
+            stderr=out,
+            preexec_fn=ends_with_us(),
         )
     url = f"http://127.0.0.1:{port}"
     try:

@@ -1,4 +1,4 @@
-"""Our docker worker where no engine is needed; tests/apt/test_containers.py has a real one."""
+"""Our docker worker where no engine is needed; tests/apt/containers has real ones."""
 
 import asyncio
 import re

@@ -21,7 +21,7 @@ from tasks.net.signing import receiver_secret, signature
 from tasks.settings import Settings
 from tests.kits.http.callback import SECRET, documented_check
 from tests.kits.http.gateway import VIDEO
-from tests.kits.processes import ROOT, environment
+from tests.kits.processes import ROOT, ends_with_us, environment
 
 pytestmark = pytest.mark.usefixtures("on_the_server")
 
@@ -35,6 +35,7 @@ def run_gateway(*arguments: str, **changes: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=ends_with_us(),
     )
 
 

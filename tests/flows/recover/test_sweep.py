@@ -29,9 +29,12 @@ _KEY = "sweep:test-"
 class Sweep:
     """A sweep at work in a thread of this process, as its worker would run it."""
 
-    def __init__(self, client: SyncPrefectClient, deployment: UUID) -> None:
+    def __init__(
+        self, client: SyncPrefectClient, deployment: UUID, run_id: UUID | None = None
+    ) -> None:
+        """Make a run of its own, or begin one anew."""
         self._client = client
-        self.id = made(client, deployment).id
+        self.id = run_id or made(client, deployment).id
         client.set_flow_run_state(self.id, Pending(), force=True)
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._work,), daemon=True)
@@ -170,10 +173,26 @@ def test_a_sweep_whose_worker_is_drained_ends_and_its_stand_in_goes_on(
     """tests/faults/test_sweep_at_the_end.py drains a real worker."""
     at_work = Sweep(client, deployed["recover"])
     wait_until(lambda: len(stand_ins()) == 1, "its stand-in waits")
-    client.update_flow_run_labels(at_work.id, {LABEL_DRAINED: True})
+    client.update_flow_run_labels(at_work.id, {LABEL_DRAINED: 1})
     assert at_work.has_ended()
     assert at_work.state == "Completed"
     assert len(stand_ins()) == 1
+
+
+def test_a_sweep_that_begins_again_is_not_the_one_that_was_drained(
+    client: SyncPrefectClient, deployed: dict[str, UUID], stand_ins: Callable[[], list[FlowRun]]
+) -> None:
+    """A service that starts again schedules the runs of its drained and killed worker."""
+    drained = Sweep(client, deployed["recover"])
+    wait_until(lambda: len(stand_ins()) == 1, "its stand-in waits")
+    client.update_flow_run_labels(drained.id, {LABEL_DRAINED: 1})
+    assert drained.has_ended()
+    again = Sweep(client, deployed["recover"], drained.id)
+    assert not again.has_ended(3.0), "nobody waits for this attempt"
+    assert again.state == "Running"
+    client.update_flow_run_labels(again.id, {LABEL_DRAINED: 2})
+    assert again.has_ended()
+    assert again.state == "Completed"
 
 
 def test_a_server_that_is_away_for_a_look_ends_no_sweep(

@@ -1,6 +1,5 @@
 """A real PostgreSQL of Debian's, on a port and in a folder of its own, that a test may kill."""
 
-import contextlib
 import os
 import pwd
 import shutil
@@ -11,10 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.kits.processes import free_port
+from tests.kits.processes import ends_with_us, free_port, kill_tree
+from tests.kits.server import eventually
 
 USER, DATABASE = "prefect", "prefect"
 SECONDS = 120
+_AT_ONCE = signal.SIGQUIT
+"""At this signal PostgreSQL ends at once, with all processes that serve a connection."""
 
 
 def binaries() -> Path:
@@ -31,6 +33,7 @@ class Postgres:
         """Make the cluster and start it."""
         self._bin, self._data, self.folder = binaries(), folder / "data", folder
         self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
         if os.geteuid() == 0:  # it refuses to run as root
             owner = pwd.getpwnam("postgres")
             os.chown(folder, owner.pw_uid, owner.pw_gid)
@@ -60,22 +63,38 @@ class Postgres:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self.folder} -F"
-        log = self.folder / "log"
-        self.run("pg_ctl", "-D", self._data, "-l", log, "-w", "-o", options, "start")
+        options = ("-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-F")
+        owner = "postgres" if os.geteuid() == 0 else None
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._bin / "postgres", "-D", self._data, "-k", self.folder, *options],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                user=owner,
+                group=owner,
+                extra_groups=[] if owner else None,
+                preexec_fn=ends_with_us(_AT_ONCE),
+            )
+        eventually(self._answers, f"the start of PostgreSQL ({self.folder / 'log'})")
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.folder / "log").read_text()
+        asked = subprocess.run([self._bin / "pg_isready", *self._where], capture_output=True)
+        return asked.returncode == 0
 
     def kill(self) -> None:
         """kill -9 it, with all processes that serve a connection."""
-        pid = int((self._data / "postmaster.pid").read_text().split()[0])
-        children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True)
-        for one in (pid, *map(int, children.stdout.split())):
-            with contextlib.suppress(ProcessLookupError):  # some end by themselves with the first
-                os.kill(one, signal.SIGKILL)
+        assert self._process is not None
+        kill_tree(self._process.pid)
+        self._process.wait()
 
     def stop(self) -> None:
         """End it for good."""
-        if (self._data / "postmaster.pid").exists():
-            self.run("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
+        if self._process is not None:
+            self._process.send_signal(_AT_ONCE)  # does nothing to one that has ended
+            self._process.wait(SECONDS)
 
     def ask(self, query: str, database: str = DATABASE) -> list[list[str]]:
         """The rows of a query, as text."""

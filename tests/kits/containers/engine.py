@@ -17,7 +17,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from tests.kits.processes import ROOT
+from tests.kits.processes import ROOT, ends_with_us
 from tests.kits.server import eventually
 
 KEPT = "SEEDVR2_TEST_DOCKER_DATA"
@@ -83,6 +83,7 @@ def engine(folder: Path, data: Path, *, gpus: bool = False) -> Iterator[Engine]:
             stdout=out,
             stderr=out,
             start_new_session=True,
+            preexec_fn=ends_with_us(signal.SIGTERM),  # it ends its containers
         )
     try:
         _wait_for(process, f"unix://{socket}", log)

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tests.kits.processes import ROOT, children_of, free_port, kill_tree
+from tests.kits.processes import ROOT, children_of, ends_with_us, free_port, kill_tree
 from tests.kits.server import prefect_server
 
 PATIENCE_SECONDS = 400.0
@@ -80,7 +80,12 @@ class Site:
         command += ["--limit", str(limit) if pool == "local" else "4"]
         with (self.folder / f"{pool}.log").open("ab") as log:
             self._workers[pool] = subprocess.Popen(
-                command, env=self.environment | changes, cwd=ROOT, stdout=log, stderr=log
+                command,
+                env=self.environment | changes,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                preexec_fn=ends_with_us(),
             )
 
     def kill_worker(self, pool: str) -> list[int]:

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 from websockets.sync.client import ClientConnection, connect
 
+from tests.kits.processes import ends_with_us
 from tests.kits.server import eventually
 
 CHROMIUM = shutil.which("chromium")
@@ -79,7 +80,8 @@ def browser(folder: Path, *, hosts: dict[str, str] | None = None) -> Iterator[Pa
         "--remote-debugging-port=0", f"--user-data-dir={folder}", f"--host-resolver-rules={rules}",
         "about:blank",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stderr=quiet, stdout=quiet, preexec_fn=ends_with_us())
     try:
         noted = folder / "DevToolsActivePort"
         port = eventually(

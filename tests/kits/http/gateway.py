@@ -29,7 +29,7 @@ from flows.upscale import upscale
 from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
 from tasks.schemas import Prospect
 from tasks.settings import Settings, use_settings
-from tests.kits.processes import ROOT, environment
+from tests.kits.processes import ROOT, ends_with_us, environment
 
 URL = "https://example.org/clip.mp4"
 VIDEO = hashlib.shake_256(b"gateway").digest(700_001)
@@ -94,6 +94,7 @@ class GatewayProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=ends_with_us(),
         )
         assert self.process.stdout is not None
         _, _, self.url = self.process.stdout.readline().strip().partition(": ")

@@ -30,7 +30,7 @@ import httpx
 from pydantic import SecretStr
 
 from tests.kits.http.s3 import Line, line_to
-from tests.kits.processes import free_port
+from tests.kits.processes import ends_with_us, free_port
 from tests.kits.server import eventually
 
 BUCKET = "videos"
@@ -124,7 +124,10 @@ def azurite(folder: Path) -> Iterator[ObjectStore]:
     port = free_port()
     where = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder)]
     command = [AZURITE or "azurite", *where, "--silent", "--skipApiVersionCheck"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(
+        command, stdout=quiet, stderr=quiet, preexec_fn=ends_with_us()
+    ) as process:
         try:
             known = (
                 "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/"

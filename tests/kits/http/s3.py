@@ -18,7 +18,7 @@ from uuid import uuid4
 import httpx
 from pydantic import SecretStr
 
-from tests.kits.processes import free_port
+from tests.kits.processes import ends_with_us, free_port
 from tests.kits.server import eventually
 
 SECRET = "secret-access-key-0123456789"
@@ -118,7 +118,9 @@ def s3_server() -> Iterator[str]:
     code = f"from moto.server import main; main(['-H', '127.0.0.1', '-p', '{port}'])"
     quiet = subprocess.DEVNULL
     url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=quiet, stderr=quiet) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=quiet, stderr=quiet, preexec_fn=ends_with_us()
+    ) as process:
         try:
             eventually(lambda: _answers(url), "the start of the S3 server")
             yield url

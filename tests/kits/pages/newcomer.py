@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.kits.pages.commands import Command
 from tests.kits.prefect_home import prepare_home
-from tests.kits.processes import MARK, ROOT, marked
+from tests.kits.processes import MARK, ROOT, ends_with_us, marked
 from tests.kits.server import eventually
 
 SERVE_PORTS = (8000, 4200, 8001)
@@ -152,6 +152,7 @@ class Newcomer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=ends_with_us(),
             )
         eventually(self._is_ready, "the service's start")
         self._remember(self._service_log.read_text())

@@ -45,13 +45,20 @@ def plan(demo_clip: Path) -> Plan:
     return plan
 
 
-def share_out(job_dir: Path, clip: Path, plan: Plan, *, run_id: str = RUN) -> None:
+def share_out(
+    job_dir: Path, clip: Path, plan: Plan, *, run_id: str = RUN, workers: int = 2
+) -> None:
     """Say that others may help, as the run at work does."""
     job_dir.mkdir(exist_ok=True)
     if not (job_dir / "plan.json").exists():
         write_plan(job_dir / "plan.json", plan)
     sharing = Sharing(
-        run_id=run_id, workers=2, device="cpu", source=clip, source_name=clip.name, source_bytes=1
+        run_id=run_id,
+        workers=workers,
+        device="cpu",
+        source=clip,
+        source_name=clip.name,
+        source_bytes=1,
     )
     write_record(JobDir(job_dir).sharing_path, sharing)
 
@@ -72,28 +79,36 @@ def taken(said: Sequence[object]) -> list[int]:
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_two_processes_make_the_bytes_of_one(plan: Plan, tmp_path: Path, demo_clip: Path) -> None:
-    """One long shot: the second begins inside of it, while what lies before is not made yet."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    make_segments(plan, one, demo_clip, range(9))
-    share_out(two, demo_clip, plan)
-    said: dict[str, list[object]] = {}
+@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("cuts", [(), (20, 47)], ids=["one long shot", "cuts"])
+def test_several_processes_make_the_bytes_of_one(
+    tmp_path: Path, demo_clip: Path, cuts: tuple[int, ...], workers: int
+) -> None:
+    """In one long shot helpers begin inside of it, while what lies before is not made yet."""
+    plan = tiny_plan(demo_clip, seconds=0.3, cuts=cuts)
+    assert len(plan.shots) == 1 + len(cuts)
+    every = tuple(segment.index for segment in plan.segments)
+    one, several = tmp_path / "one", tmp_path / "several"
+    make_segments(plan, one, demo_clip, every)
+    share_out(several, demo_clip, plan, workers=workers)
+    said: dict[int, list[object]] = {}
 
-    def work(helps: str) -> None:
-        told = Work(indices=tuple(range(9)), workers=2, helps=helps)
-        said[helps] = events(make_segments(plan, two, demo_clip, (), told))
+    def work(number: int) -> None:
+        told = Work(indices=every, workers=workers, helps=RUN if number else "")
+        said[number] = events(make_segments(plan, several, demo_clip, (), told))
 
-    threads = [threading.Thread(target=work, args=(helps,)) for helps in ("", RUN)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(workers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=300)
-    mine, theirs = taken(said[""]), taken(said[RUN])
-    assert sorted(mine + theirs) == list(range(9)), "each segment is made once"
-    assert mine
-    assert theirs
-    assert packets(plan, two) == packets(plan, one)
-    assert not JobDir(two).part_files()
+    shares = {number: taken(said[number]) for number in range(workers)}
+    made = sorted(index for share in shares.values() for index in share)
+    assert made == list(every), "each segment is made once"
+    assert shares[0]
+    assert any(shares[number] for number in range(1, workers)), shares
+    assert packets(plan, several) == packets(plan, one)
+    assert not JobDir(several).part_files()
 
 
 @pytest.mark.long

@@ -17,7 +17,7 @@ from prefect.states import Cancelling
 
 from flows.upscale import upscale
 from tests.kits.http.callback import SECRET, Receiver
-from tests.kits.processes import ROOT, children_of, command_of, environment, kill_tree
+from tests.kits.processes import ROOT, children_of, command_of, ends_with_us, environment, kill_tree
 from tests.kits.server import eventually
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600), pytest.mark.usefixtures("in_api")]
@@ -78,6 +78,7 @@ def worker(
             cwd=ROOT,
             stdout=log,
             stderr=log,
+            preexec_fn=ends_with_us(),
         )
     yield pool, process.pid
     kill_tree(process.pid)

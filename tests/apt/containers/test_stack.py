@@ -52,6 +52,7 @@ class Site:
         self.api = httpx.Client(
             base_url=f"http://127.0.0.1:{stack.ports['4200']}/api", auth=AUTH, timeout=60
         )
+        self.num_sent = 0
         self.seen: dict[str, Any] = {}
         """Attributes of each job's container, by the run's id."""
 
@@ -59,6 +60,7 @@ class Site:
         """Send a video to the gateway; returns the job's id."""
         options = {"model": "lanczos", "resolution": "720p", "preset": "ultrafast"} | options
         url = f"/upscale/{clip.name}"
+        self.num_sent += 1
         answer = self.gateway.put(url, params=options, content=clip.read_bytes())
         assert answer.status_code == 202, answer.text
         return answer.json()["job_id"]
@@ -205,13 +207,39 @@ def test_a_job_comes_through_the_gateway_and_leaves_by_the_edge(
     assert (refused.status_code, "SEEDVR2_FETCH_ALLOW" in refused.text) == (422, True)
 
 
-def test_a_job_outlives_the_server(
-    site: Site, demo_clip: Path, ffmpeg: Any, tmp_path: Path
-) -> None:
+@pytest.fixture
+def job_at_work(site: Site, demo_clip: Path, ffmpeg: Any, tmp_path: Path) -> str:
+    """A job of 750 frames that has begun, and that no other job is the same as."""
     clip = tmp_path / "long.mp4"
     ffmpeg("-stream_loop", "9", "-i", demo_clip, "-c", "copy", clip)
-    job = site.send(clip)
+    job = site.send(clip, crf=str(18 + site.num_sent))
     eventually(lambda: (site.status(job).get("progress") or 0) > 0, "progress")
+    return job
+
+
+def test_a_drained_worker_ends_its_job_and_is_started_again(
+    site: Site, job_at_work: str, demo_clip: Path
+) -> None:
+    worker = site.stack.engine.client.containers.get(site.stack.container("worker-h100"))
+    before = worker.attrs["State"]["StartedAt"]
+    # As docs/service.md says.
+    site.stack.compose("exec", "-T", "worker-h100", "sh", "-c", "kill -USR1 1")
+    later = site.send(demo_clip, crf="31")
+    status = site.end_of(job_at_work)
+    assert (status["status"], status["frames"]) == ("completed", 750)
+    assert site.api.get(f"/flow_runs/{job_at_work}").json()["run_count"] == 1
+
+    def started_again() -> bool:
+        worker.reload()
+        return worker.attrs["State"]["StartedAt"] != before
+
+    eventually(started_again, f"the worker's end; {site.stack.log('worker-h100')[-2000:]}")
+    assert "draining: 1 at work" in site.stack.log("worker-h100")
+    assert site.end_of(later)["status"] == "completed", "the worker that was started again takes it"
+
+
+def test_a_job_outlives_the_server(site: Site, job_at_work: str) -> None:
+    job = job_at_work
     server = site.stack.engine.client.containers.get(site.stack.container("server"))
     os.kill(server.attrs["State"]["Pid"], signal.SIGKILL)  # as when the machine's memory ends
     status = site.end_of(job)
