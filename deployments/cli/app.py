@@ -292,9 +292,8 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
     raise typer.Exit(0 if report.usable else 1)
 
 
-for command in (
-    *(compare, init, selfcheck, serve, submit, whole, status, jobs, cancel, retry, delete, logs),
-):
+_OTHERS = (compare, init, selfcheck, serve, submit, whole, status, jobs, cancel, retry, delete, logs)
+for command in _OTHERS:
     app.command()(command)
 
 
