@@ -292,8 +292,9 @@ def doctor(work_dir: WorkDir = None, as_json: AsJson = False) -> None:
     raise typer.Exit(0 if report.usable else 1)
 
 
-_OTHERS = (compare, init, selfcheck, serve, submit, whole, status, jobs, cancel, retry, delete, logs)
-for command in _OTHERS:
+for command in (compare, init, selfcheck, serve):
+    app.command()(command)
+for command in (submit, whole, status, jobs, cancel, retry, delete, logs):  # of a gateway
     app.command()(command)
 
 
