@@ -81,6 +81,8 @@ class Case:
 class Seen:
     """Keeps what the job tells, with the time."""
 
+    needs_whole_plan = False
+
     def __init__(self) -> None:
         self.job: PlannedJob | None = None
         self.began = 0.0

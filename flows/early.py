@@ -20,6 +20,7 @@ from tasks.estimate import estimate
 from tasks.inference import infer, session
 from tasks.job import make_room
 from tasks.probe import CutsWanted, cuts_wanted, probe
+from tasks.run import current
 from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest
 
 __all__ = ["EarlyWork", "may_begin_early", "restore_early"]
@@ -38,7 +39,7 @@ def restore_early(source: FetchedSource, request: UpscaleRequest) -> tuple[Probe
     work = EarlyWork()
     probed = _probed(source, request, "none")
     marks = marks_of(probed.video.num_frames)
-    if not marks:
+    if not marks or not current().may_begin_early:
         return _probed(source, request, "all"), work
     wanted = cuts_wanted(probed, SEARCH_DEVICE, marks)
     try:
@@ -72,6 +73,7 @@ def _restore_to(
     with early_part(job, probed, settled, fresh=fresh) as part:
         if part is None:
             return
+        work.show(part)
         make_room(part)
         with session(part) as inference:
             for index in part.segments:

@@ -61,6 +61,8 @@ class Output:
         """
         self.file = file
         self._made_by = made_by
+        self.needs_whole_plan = made_by is not None
+        """Whose file it is, only the job's key says."""
 
     def planned(self, job: PlannedJob) -> None:
         """Refuse a job that would make another video than the one that is there.

@@ -67,7 +67,8 @@ def plan_line(job: PlannedJob) -> str:
     """The plan of a job in one line."""
     return (
         f"{job.source.name}: {counted(job.num_frames, 'frame')} -> {job.width}x{job.height}, "
-        f"{job.engine} on {job.device}, {counted(job.num_segments, 'segment')}, about "
+        f"{job.engine} on {job.device}, {'' if job.early is None else 'about '}"
+        f"{counted(job.num_segments, 'segment')}, about "
         f"{duration(job.eta_seconds)}" + (" (a guess)" if job.eta_is_guess else "")
     )
 
@@ -245,6 +246,8 @@ class Bar(Lines):
 class JobLines(Lines):
     """A job of this process in lines: its plan, each phase, and how far it is now and then."""
 
+    needs_whole_plan = False
+
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._last = 0.0
@@ -275,6 +278,8 @@ class JobLines(Lines):
 class JobBar(Bar):
     """A job of this process as a bar: restored frames, elapsed time and time left."""
 
+    needs_whole_plan = False
+
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.fields[far]}", markup=False), TimeElapsedColumn())
         super().__init__(console, *columns, total=None)
@@ -300,6 +305,9 @@ class JobBar(Bar):
 def _print_plan(lines: Lines, job: PlannedJob) -> None:
     """Print the plan and its notes, one line each."""
     lines.say(plan_line(job))
+    if job.early is not None:
+        lines.say("note: its cuts are still looked for; the beginning is restored meanwhile")
+        return  # the notes come with the plan that has all cuts
     for note in job.notes:
         lines.say(f"note: {note}")
 

@@ -50,7 +50,7 @@ class EarlyWork:
 
     def __init__(self) -> None:
         """Nothing yet."""
-        self.began = False
+        self.began = self._is_shown = False
         self._was_warm: bool | None = None
         self._segments = self._frames = 0
         self._seconds = 0.0
@@ -63,6 +63,12 @@ class EarlyWork:
         self._seconds += account.taken_seconds or 0.0
         self._segments += len(job.segments) - kept.segments
         self._frames += sum(segments[k].num_frames for k in job.segments) - kept.frames
+
+    def show(self, job: PlannedJob) -> None:
+        """Show what is known of the job's plan, once."""
+        if not self._is_shown:
+            current().planned(job)
+        self._is_shown = True
 
     def go_on(self, job: PlannedJob) -> PlannedJob:
         """The job as it goes on behind what was made so far."""

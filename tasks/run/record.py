@@ -80,8 +80,11 @@ class JobProgress:
 class Listener(Protocol):
     """Code in this process that follows the job, such as the command's display."""
 
+    needs_whole_plan: bool
+    """Whether nothing is to be made before the job is planned with all its cuts."""
+
     def planned(self, job: PlannedJob) -> None:
-        """The job is planned."""
+        """The job is planned. One that is begun early is planned twice (`job.early`)."""
 
     def progressed(self, progress: JobProgress) -> None:
         """Called with every heartbeat, in the thread that works on the job."""
@@ -169,6 +172,11 @@ class JobRecord:
     def log(self, line: str) -> None:
         """Pass on a line of the child's log; may be called from any thread."""
         self._logger.info("%s", line)
+
+    @property
+    def may_begin_early(self) -> bool:
+        """Whether nobody waits for the whole plan."""
+        return not any(listener.needs_whole_plan for listener in self._listeners)
 
     def planned(self, job: PlannedJob) -> None:
         """Note the plan; from now on the record shows what will come out of it."""

@@ -18,8 +18,10 @@ from seedvr2_core.job import JobDir
 from seedvr2_core.planning.plan import Plan
 from tasks import probe
 from tasks.early import search
+from tasks.run.record import shown_to
 from tasks.schemas import UpscaleResult
 from tasks.settings import Settings
+from tests.kits.factories import Audience
 from tests.kits.faults import SMALL_PICTURES, Fault, carrying, use_small_pictures
 from tests.kits.videos.shots import film_of_shots
 
@@ -109,7 +111,13 @@ def test_the_job_is_begun_early_and_ends_as_one_whose_cuts_were_known(
 
     work_in(tmp_path / "early")
     be_early(monkeypatch, waits_for_segment(tmp_path / "early"))
-    early = run(film)
+    audience = Audience()
+    with shown_to(audience):
+        early = run(film)
+    first_plan, *_, whole_plan = audience.plans
+    assert first_plan.early is not None, "people see what is known of it at once"
+    assert (whole_plan.early, whole_plan.job_key) == (None, known.job_key)
+    assert len(audience.plans) == 2
     assert (early.job_key, early.sha256) == (known.job_key, known.sha256)
     assert (early.segments_reused, early.frames_reused) == (0, 0)
     (folder,) = (tmp_path / "early" / "jobs").iterdir()  # early directories are gone
@@ -125,6 +133,23 @@ def test_the_job_is_begun_early_and_ends_as_one_whose_cuts_were_known(
 
     again = run(film, fresh=True)  # its cuts are known now, and nothing is kept
     assert (again.sha256, again.segments_reused) == (known.sha256, 0)
+
+
+def test_nothing_is_made_before_somebody_has_seen_the_whole_plan(
+    film: Path,
+    work_in: Callable[[Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """As `--output` wants it, where a file is there that another job may have made."""
+    work_in(tmp_path / "whole")
+    be_early(monkeypatch)
+    audience = Audience()
+    audience.needs_whole_plan = True
+    with shown_to(audience):
+        result = run(film)
+    assert [plan.early for plan in audience.plans] == [None]
+    assert "about" not in " ".join(task_names(result))
 
 
 def test_a_search_that_fails_is_made_again_and_loses_no_segment(

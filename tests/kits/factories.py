@@ -137,6 +137,8 @@ def preview_part(**changes: Any) -> PreviewPart:
 class Audience:
     """A listener of jobs in a `shown_to` block, which keeps what it is told."""
 
+    needs_whole_plan = False
+
     def __init__(self) -> None:
         self.plans: list[PlannedJob] = []
         self.progress: list[JobProgress] = []

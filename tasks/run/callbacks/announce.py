@@ -59,6 +59,8 @@ def announced(request: UpscaleRequest) -> Iterator[None]:
 class Announcer:
     """Sends the events of one attempt, from a thread of its own; a listener of the record."""
 
+    needs_whole_plan = False
+
     def __init__(self, url: str, run_id: UUID, settings: Settings) -> None:
         self._url, self._run_id, self._settings = url, run_id, settings
         self._latest: JobProgress | None = None

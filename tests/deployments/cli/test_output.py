@@ -194,6 +194,7 @@ def test_the_same_request_again_is_no_mistake(demo_clip: Path, tmp_path: Path) -
     chosen = chosen_output(output, request, settings, overwrite=False)
     assert isinstance(chosen, Output)
     assert not chosen.file.overwrite
+    assert chosen.needs_whole_plan
     chosen.planned(planned(key))
     with pytest.raises(InvalidRequestError, match="made from another source or with other options"):
         chosen.planned(planned("another"))

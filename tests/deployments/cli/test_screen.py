@@ -78,6 +78,18 @@ def test_the_plan_is_one_line() -> None:
     )
     assert "1 segment, " in plan_line(planned(num_segments=1))
     assert plan_line(planned(eta_is_guess=True)).endswith("about 30 s (a guess)")
+    assert ", about 2 segments, about 30 s" in plan_line(planned(early=(0,)))
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_job_that_is_begun_early_shows_its_notes_with_the_whole_plan(terminal: bool) -> None:
+    stderr, text = console(terminal=terminal)
+    with open_display(stderr) as display:
+        display.planned(planned(early=(0,)))
+        assert "its cuts are still looked for" in text.getvalue()
+        assert "a note" not in text.getvalue()
+        display.planned(planned())
+        assert "a note" in text.getvalue()
 
 
 @pytest.mark.parametrize(
