@@ -75,8 +75,8 @@ def _restore_to(
             return
         work.show(part)
         make_room(part)
-        with session(part) as inference:
+        with work.noted(part), session(part) as inference:
+            work.begin(inference)
             for index in part.segments:
                 search.check()
                 infer(index, part.num_segments, about=True)
-        work.note(part, inference.kept, inference.account)

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seedvr2_core.errors import DeadlineError, SegmentError
 from seedvr2_core.files import hold_lock, read_record, write_record
@@ -23,12 +24,16 @@ from seedvr2_core.job.sidecar import Sidecar, plan_digest
 from seedvr2_core.planning.outline import PlanOutline, SegmentOutline, is_same_work
 from seedvr2_core.planning.plan import CutList
 from seedvr2_core.words import counted
+from tasks.child.awake import awake_seconds
 from tasks.early.search import Settled
 from tasks.request.shared import KeptWork
 from tasks.run import current
 from tasks.run.spending import hand_on
 from tasks.schemas import Account, PlannedJob, ProbedSource
 from tasks.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from tasks.child.session import SegmentWatch
 
 _CHILD_SECONDS = 10.0
 """Longest time that the child of a run which was killed may take to end."""
@@ -51,18 +56,29 @@ class EarlyWork:
     def __init__(self) -> None:
         """Nothing yet."""
         self.began = self._is_shown = False
-        self._was_warm: bool | None = None
+        self._first: SegmentWatch | None = None
         self._segments = self._frames = 0
         self._seconds = 0.0
 
-    def note(self, job: PlannedJob, kept: KeptWork, account: Account) -> None:
-        """The early segments of a job are made; `kept` were there before."""
-        if self._was_warm is None:
-            self._was_warm = account.engine_was_warm
-        segments = read_record(JobDir(job.job_dir).outline_path, PlanOutline).segments
-        self._seconds += account.taken_seconds or 0.0
-        self._segments += len(job.segments) - kept.segments
-        self._frames += sum(segments[k].num_frames for k in job.segments) - kept.frames
+    @contextlib.contextmanager
+    def noted(self, job: PlannedJob) -> Iterator[None]:
+        """Note what of a job's early segments is made in the `with` block.
+
+        It may end before they all are: where the search fails. So the disk is asked.
+        """
+        began, before = awake_seconds(), _committed(job)
+        try:
+            yield
+        finally:
+            made = [index for index, _ in _committed(job) - before]
+            segments = read_record(JobDir(job.job_dir).outline_path, PlanOutline).segments
+            self._seconds += awake_seconds() - began
+            self._segments += len(made)
+            self._frames += sum(segments[index].num_frames for index in made)
+
+    def begin(self, watch: "SegmentWatch") -> None:
+        """Its segments are made under this watch; the first one's engine is the whole run's."""
+        self._first = self._first or watch
 
     def show(self, job: PlannedJob) -> None:
         """Show what is known of the job's plan, once."""
@@ -84,9 +100,12 @@ class EarlyWork:
 
     def in_all(self, account: Account) -> Account:
         """The account of the whole run: it was the early part that loaded the engine."""
-        if self._was_warm is None:
-            return account
-        return account.model_copy(update={"engine_was_warm": self._was_warm})
+        was_warm = self._first and self._first.account.engine_was_warm
+        return (
+            account
+            if was_warm is None
+            else account.model_copy(update={"engine_was_warm": was_warm})
+        )
 
 
 def begun_early(info_path: Path, settings: Settings) -> tuple[Path, ...]:
@@ -170,6 +189,15 @@ def _early_dirs(info_path: Path, settings: Settings) -> Iterator[tuple[JobDir, S
             cuts = read_record(path, SettledCuts)
             if cuts.info == info_path.name:
                 yield JobDir(path.parent), cuts
+
+
+def _committed(job: PlannedJob) -> set[tuple[int, int]]:
+    """The early segments of a job that are there: index, and when each was committed."""
+    found: set[tuple[int, int]] = set()
+    for index in job.segments:
+        with contextlib.suppress(FileNotFoundError):
+            found.add((index, JobDir(job.job_dir).sidecar_path(index).stat().st_mtime_ns))
+    return found
 
 
 @contextlib.contextmanager
