@@ -105,8 +105,8 @@ def test_several_processes_make_the_bytes_of_one(
     shares = {number: taken(said[number]) for number in range(workers)}
     made = sorted(index for share in shares.values() for index in share)
     assert made == list(every), "each segment is made once"
-    assert shares[0]
-    assert any(shares[number] for number in range(1, workers)), shares
+    # Of four that begin at once, one may find that the others have taken all.
+    assert sum(1 for share in shares.values() if share) > 1, shares
     assert packets(plan, several) == packets(plan, one)
     assert not JobDir(several).part_files()
 
