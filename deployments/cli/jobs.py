@@ -186,9 +186,6 @@ def submit(
         # Only a file is checked here. Whether it accepts an address is for the gateway to decide.
         check_file(request, Settings(allow_local_files=True))
         answer = client.submit(request, upload=upload)
-        say(f"job {answer['job_id']} on {answer['deployment']}")
-        for note in answer["notes"]:
-            say(f"note: {note}")
         follow_job(client, answer, watched, as_json, gateway_options(gateway, token_file))
 
 
@@ -336,7 +333,10 @@ def _token_in(path: Path) -> str:
 def follow_job(
     client: "GatewayClient", answer: "Answer", watched: bool, as_json: bool, door: list[str]
 ) -> None:
-    """End a command that has made a job: watch it, or print its id, or the whole answer."""
+    """End a command that has made a job: say where; watch it, or print its id or the answer."""
+    say(f"job {answer['job_id']} on {answer['deployment']}")
+    for note in answer["notes"]:
+        say(f"note: {note}")
     if watched:
         _watch(client, answer["job_id"], as_json, door)
     else:

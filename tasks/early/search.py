@@ -23,8 +23,7 @@ SEARCH_DEVICE = "cpu"
 FIRST_MARK = 1500
 """Frames of which the cuts are waited for before the first segments are made: about a minute."""
 LEAST_MARKS = 8
-"""A video that is shorter than so many times this is looked through first: the engine is loaded
-once more where the work is begun early, and that takes as long as the search."""
+"""A video that is shorter than so many times this is looked through first: its search is short."""
 
 
 class CutsUnknownError(Exception):

@@ -1,6 +1,6 @@
 """`seedvr2 retry` and `whole`: a job of a gateway is asked for once more."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,10 +15,6 @@ from deployments.cli.jobs import (
 from deployments.cli.notify import Notify, notified
 from deployments.cli.options import AsJson
 from deployments.cli.output import gateway_options
-from deployments.host.exits import say
-
-if TYPE_CHECKING:
-    from deployments.gateway.client import Answer
 
 NewSeconds = Annotated[
     float | None,
@@ -54,7 +50,6 @@ def retry(
     """
     with notified(notify), open_gateway("retry", gateway, token_file) as client:
         answer = client.retry(job, max_seconds=max_seconds, max_price=max_price, no_limit=no_limit)
-        _say_where(answer)
         follow_job(client, answer, watched, as_json, gateway_options(gateway, token_file))
 
 
@@ -73,12 +68,4 @@ def whole(
     """
     with notified(notify), open_gateway("whole", gateway, token_file) as client:
         answer = client.whole(job)
-        _say_where(answer)
         follow_job(client, answer, watched, as_json, gateway_options(gateway, token_file))
-
-
-def _say_where(answer: "Answer") -> None:
-    """Say which job was made, where it runs, and after which one it was made."""
-    say(f"job {answer['job_id']} on {answer['deployment']}")
-    for note in answer["notes"]:
-        say(f"note: {note}")
