@@ -4,6 +4,8 @@ Where `upscale` runs on one machine, nobody has found the cuts before it begins.
 two hours takes minutes, in which the GPU would wait.
 """
 
+from pathlib import Path
+
 from prefect import get_run_logger
 
 from tasks.child.operation import drop_engine
@@ -19,15 +21,15 @@ from tasks.early.search import (
 from tasks.estimate import estimate
 from tasks.inference import infer, session
 from tasks.job import make_room
-from tasks.probe import CutsWanted, cuts_wanted, probe
+from tasks.probe import cuts_wanted, probe
 from tasks.run import current
-from tasks.schemas import FetchedSource, ProbedSource, UpscaleRequest
+from tasks.schemas import ProbedSource, UpscaleRequest
 
 __all__ = ["EarlyWork", "may_begin_early", "restore_early"]
 
 
-def restore_early(source: FetchedSource, request: UpscaleRequest) -> tuple[ProbedSource, EarlyWork]:
-    """Find the cuts of a long video, and make its first segments meanwhile.
+def restore_early(probed: ProbedSource, request: UpscaleRequest) -> tuple[ProbedSource, EarlyWork]:
+    """Find the cuts that a probe has left, and make the first segments of a long video meanwhile.
 
     What is made lies in directories of its own until the job takes it over (`tasks.early.begun`). A
     search that fails ends this behind the segment at work: a probe looks for the cuts again, and
@@ -37,10 +39,9 @@ def restore_early(source: FetchedSource, request: UpscaleRequest) -> tuple[Probe
         The source with all its cuts, and what was made.
     """
     work = EarlyWork()
-    probed = _probed(source, request, "none")
     marks = marks_of(probed.video.num_frames)
     if not marks or not current().may_begin_early:
-        return _probed(source, request, "all"), work
+        return probe(probed.source, request), work
     wanted = cuts_wanted(probed, SEARCH_DEVICE, marks)
     try:
         with EarlySearch(wanted) as search:
@@ -49,14 +50,13 @@ def restore_early(source: FetchedSource, request: UpscaleRequest) -> tuple[Probe
     except CutsUnknownError as error:
         get_run_logger().warning("the cuts are looked for once more: %s", error.__cause__)
         drop_engine()  # the probe tells how much of the device's memory is free
-        return _probed(source, request, "all"), work
-    return probed.model_copy(update={"cuts_path": wanted.out}), work
+        return probe(probed.source, request), work
+    return _with_cuts(probed, wanted.out), work
 
 
-def _probed(source: FetchedSource, request: UpscaleRequest, cuts: CutsWanted) -> ProbedSource:
-    probed = probe(source, request, cuts=cuts)
-    assert probed is not None  # only `short` leaves cuts to others
-    return probed
+def _with_cuts(probed: ProbedSource, path: Path) -> ProbedSource:
+    """The source with the cuts that are known by now."""
+    return probed.model_copy(update={"cuts_path": path, "leaves_cuts": False})
 
 
 def _restore_to(
@@ -68,7 +68,7 @@ def _restore_to(
 ) -> None:
     """Make the segments that end before the last cut that is known."""
     plain = request.model_copy(update={"fresh": False})  # what is there is removed below
-    job = work.go_on(estimate(plain, probed.model_copy(update={"cuts_path": settled.path})))
+    job = work.go_on(estimate(plain, _with_cuts(probed, settled.path)))
     fresh, work.began = request.fresh and not work.began, True
     with early_part(job, probed, settled, fresh=fresh) as part:
         if part is None:

@@ -64,7 +64,6 @@ def _find_cuts(waiting: FlowRun) -> State[FetchedSource]:
         source = fetch_again(request, *noted_source(waiting.labels))
         with one_child(restores=False):
             probed = probe(source, request, cuts="none")
-            assert probed is not None, "it is None where cuts are to be looked for elsewhere"
             find_cuts(probed, "cpu")
     except EXPECTED as error:
         hand_back(waiting.id, None, "it looks for its cuts by itself")

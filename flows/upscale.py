@@ -275,8 +275,8 @@ def _probe(source: FetchedSource, request: UpscaleRequest) -> tuple[ProbedSource
     leaves = may_leave_cuts()
     may_wait = leaves or may_begin_early(request, get_settings())
     probed = probe(source, request, cuts="short" if may_wait else "all")
-    if probed is not None:
+    if not probed.leaves_cuts:
         return probed, EarlyWork()
     if leaves:
         raise FetchedElsewhere(hand_over(source))
-    return restore_early(source, request)
+    return restore_early(probed, request)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -65,12 +66,11 @@ def plan_job(
         probed: the source.
         settings: of this machine.
         out: where the plan is written, with its outline beside it.
-        measure_from: expected seconds of a job from which on it is worth some seconds to measure a
-            small engine, if that was not done on this machine before.
-        assumed: a device that this machine need not have. The plan is only to be looked at then:
-            the engine's weights are not needed, and they are not part of the key.
-        made: what has made the pixels before, where they are only coded again. Neither that engine
-            nor its weights are needed here.
+        measure_from: expected seconds of a job from which on a small engine is measured first, if
+            that was not done on this machine before.
+        assumed: a device that this machine need not have, for a plan that is only looked at: the
+            engine's weights are not needed, and they are not part of the key.
+        made: what made the pixels that are only coded again; it is not needed here itself.
 
     Returns:
         What the plan says, but for its lists of times, shots and pieces.
@@ -79,17 +79,16 @@ def plan_job(
 
     Raises:
         InvalidRequestError, PlanError: the request asks for something that is not possible.
-        CheckpointError: the engine's weights are missing or damaged.
-        ResourceError: the job does not fit the device.
+        CheckpointError, ResourceError: weights are missing or damaged; the device is too small.
     """
-    note = ""
+    note, video = "", probed.video
     if made is not None:
         device, weights = probed.devices[-1], made.weights  # the last one is the processor
         spec = find_engine(made.engine)
     elif assumed is None:
         device = choose_device(settings.device, probed.devices)
         spec, note = choose_engine(
-            request.model, device, settings, request.weights_file, video=probed.video
+            request.model, device, settings, request.weights_file, video=video
         )
         # At first use it reads up to 16 GB, which takes minutes from a network share.
         beat = partial(current().beat, stall_seconds=STALL_SECONDS)
@@ -99,14 +98,14 @@ def plan_job(
         spec = find_engine(DEFAULT_ENGINE if request.model == "auto" else request.model)
         note = f"planned for {assumed.kind}, whatever this machine has"
     engine, window_note = engine_settings(request, spec, weights.digest)
-    notes = tuple(text for text in (note, window_note, *weights.notes) if text)
+    notes = tuple(filter(None, (note, window_note, *weights.notes)))
     options = _options(request, probed, settings, device, engine, weights, notes)
-    encoder = encoder_name(chosen_codec(probed.video, options), request.preset, request.encoder)
-    size = target_size(probed.video, request.resolution)
+    encoder = encoder_name(chosen_codec(video, options), request.preset, request.encoder)
+    size = target_size(video, request.resolution)
     rates = known_rates(spec.name, encoder, device.kind, settings, size=size)
     plan = _make_plan(probed, options, rates, out)
-    is_known = assumed or made or rates.measured or not _can_be_measured(spec)
-    if is_known or plan.eta_seconds < measure_from:
+    known = assumed or made or rates.measured or not _can_be_measured(spec)
+    if known or plan.eta_seconds < measure_from:
         return plan
     measured = measure(plan, out, probed.source.path, settings)
     return plan if measured is None else _make_plan(probed, options, measured, out)
@@ -299,13 +298,12 @@ def estimate(
 
     This takes a moment, except the first time that an engine is used: then its weights, up to
     16 GB, are hashed. A small engine is measured first, if this machine is new and the job long.
-
     What was `made` before is to be coded again here, from masters of all segments.
+
     Raises: InvalidRequestError, PlanError, CheckpointError, ResourceError, NoMasterError (final);
         StorageError (retried): the store that keeps plans does not answer.
     """
-    settings = get_settings()
-    settings.jobs_dir.mkdir(parents=True, exist_ok=True)
+    (settings := get_settings()).jobs_dir.mkdir(parents=True, exist_ok=True)
     # The sweep takes a folder that a killed run has left here for an old job, and removes it.
     with TemporaryDirectory(dir=settings.jobs_dir, prefix=".planning-") as folder:
         out = Path(folder) / "plan.json"
@@ -317,9 +315,7 @@ def estimate(
         job_dir = JobDir(settings.job_dir(planned.job_key))
         plan = _planned_for_all(out, planned, job_dir, fresh=request.fresh)
     plan = replace(plan, eta_seconds=look_at_masters(plan, request, settings).eta_seconds)
-    _log(plan, planned.device)
-    for note in outlook.notes:
-        get_run_logger().info("%s", note)
+    _log(plan, planned.device, outlook.notes)
     job = PlannedJob(
         job_key=plan.job_key,
         job_dir=job_dir.path,
@@ -383,8 +379,8 @@ def delivery_url(request: UpscaleRequest) -> str | None:
     return None if request.preview else request.output_url
 
 
-def _log(plan: PlanOutline, device: str) -> None:
-    """Tell the run's log what is planned."""
+def _log(plan: PlanOutline, device: str, notes: Iterable[str]) -> None:
+    """Tell the run's log what is planned, and what the masters are worth now."""
     get_run_logger().info(
         "%s to %dx%d by %s on %s in %s, about %.0f s",
         counted(plan.num_frames, "frame"),
@@ -395,3 +391,5 @@ def _log(plan: PlanOutline, device: str) -> None:
         counted(len(plan.segments), "segment"),
         plan.eta_seconds,
     )
+    for note in notes:
+        get_run_logger().info("%s", note)

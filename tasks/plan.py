@@ -163,14 +163,7 @@ def plan_source(
             assumed=assumed,
         )
         if request.preview:
-            part = part_of(
-                plan,
-                request.preview,
-                plan_path=Path(folder) / "plan.json",
-                job_dir=settings.job_dir(plan.job_key),
-                settings=settings,
-            )
-            notes += preview_notes(part)
+            notes += _preview_told(plan, request.preview, Path(folder) / "plan.json", settings)
     outlook = look_at_masters(plan, request, settings)
     plan = replace(plan, eta_seconds=outlook.eta_seconds)
     notes += (*outlook.notes, *outlook.lasting_notes)
@@ -189,6 +182,13 @@ def _engine_and_card(
     if card is None:
         spec, _ = choose_engine(model, here, settings, video=probed.video)
     return spec, card
+
+
+def _preview_told(plan: PlanOutline, wanted: str, plan_path: Path, settings: Settings) -> list[str]:
+    """What a preview will be like, as notes of the plan."""
+    job_dir = settings.job_dir(plan.job_key)
+    part = part_of(plan, wanted, plan_path=plan_path, job_dir=job_dir, settings=settings)
+    return list(preview_notes(part))
 
 
 def _limits_told(plan: PlanOutline, request: UpscaleRequest, settings: Settings) -> list[str]:

@@ -50,7 +50,7 @@ class _Found:
 @step(name="probe", retries=1, retry_delay_seconds=2)
 def probe(
     source: FetchedSource, request: UpscaleRequest, *, cuts: CutsWanted = "all"
-) -> ProbedSource | None:
+) -> ProbedSource:
     """Read every packet of the source in a child process; find its cuts if the engine needs them.
 
     A source that ends before its header or index says is refused unless the request allows it.
@@ -61,7 +61,8 @@ def probe(
         cuts: of which videos the cuts are looked for here: of all, of short ones, or of none.
 
     Returns:
-        What was found; None if the cuts of a video that is not short are needed and not known.
+        What was found. It leaves the cuts to others if the video is not short, and they are
+        needed and not known.
 
     Side effects: writes WORK_DIR/probes/<sha256>.json and <sha256>.cuts.json; removes a download or
         upload that is no video.
@@ -137,8 +138,8 @@ def _tag_of(wanted: WantedFrames) -> str:
 
 def _with_cuts(
     probed: ProbedSource, request: UpscaleRequest, settings: Settings, cuts: CutsWanted = "all"
-) -> ProbedSource | None:
-    """The same with the source's cuts, if the engine looks at shots; None as `probe` returns it.
+) -> ProbedSource:
+    """The same with the source's cuts, if the engine looks at shots, or a word that it leaves them.
 
     To find cuts the whole video is decoded. So a job that takes more than is accepted is refused
     before.
@@ -152,7 +153,7 @@ def _with_cuts(
         refuse_excess(seconds, probed.video.num_frames, settings)
         if cuts == "short" and probed.video.num_frames > MOST_FRAMES_HERE:
             keep_found(probed.info_path, settings)  # whoever finds the cuts need not read it again
-            return None
+            return probed.model_copy(update={"leaves_cuts": True})
     return probed.model_copy(update={"cuts_path": find_cuts(probed, device.name)})
 
 

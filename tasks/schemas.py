@@ -245,6 +245,8 @@ class ProbedSource(Record):
     cpu_count: int
     cuts_path: Path | None = None
     """JSON of `planning.plan.CutList`; None if the engine does not look at shots."""
+    leaves_cuts: bool = False
+    """The engine looks at shots, and the cuts are still to be looked for."""
 
 
 class PlannedJob(Record):

@@ -42,6 +42,16 @@ FACES = {"seedvr2_core", "deployments", *SHOWN}
 MAX_MODULES = 14
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
+# Their signatures are forms: what a user may ask for, a line or more for each option.
+FORMS = {
+    "deployments/cli/app.py:plan",
+    "deployments/cli/app.py:upscale",
+    "deployments/cli/compare/command.py:compare",
+    "deployments/cli/init/command.py:init",
+    "deployments/cli/jobs.py:submit",
+    "flows/upscale.py:upscale",
+    "seedvr2_core/api/files.py:upscale_file",
+}
 
 
 def all_files() -> Iterator[Path]:
@@ -231,14 +241,16 @@ def test_no_file_is_too_long() -> None:
 
 
 def test_no_function_is_too_long() -> None:
-    """From the docstring to the end: a flow's signature is a form with one line a field."""
-    lengths = {
-        f"{path.relative_to(ROOT)}:{node.name}": node.end_lineno - node.body[0].lineno + 1
-        for path in production_files()
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno
-    }
-    assert not {name: lines for name, lines in lengths.items() if lines > MAX_FUNCTION_LINES}
+    """Whole functions count; of a form, what follows its signature."""
+    too_long = {}
+    for path in all_files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
+                name = f"{path.relative_to(ROOT)}:{node.name}"
+                first = node.body[0].lineno if name in FORMS else node.lineno
+                if (lines := node.end_lineno - first + 1) > MAX_FUNCTION_LINES:
+                    too_long[name] = lines
+    assert not too_long
 
 
 def test_no_two_classes_share_a_name() -> None:

@@ -9,7 +9,7 @@ are only a few steps, so this ends.
 
 import gc
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -87,35 +87,37 @@ def restore_segments(  # noqa: PLR0913 - what a child is told, and what it has
         deterministic(plan.torch_threads),
         kept_choices(job_dir.kernels_path),
     ):
-        wanted = wanted_masters(job_dir)
-        hold = partial(hold_device, device, lock_dir, events, kept=kept)
-        if wanted is None or not wanted.ready:
-            hold()  # before a share is taken, which others could make meanwhile
-        shares = Shares(plan, job_dir, claims, work, events)
-        remove_leftovers(job_dir, (), of_job=own)
         maker = _Maker(
             plan=plan,
             job_dir=job_dir,
             source=source,
             device=device,
             weights_dir=weights_dir,
-            wanted=wanted,
+            lock_dir=lock_dir,
             events=events,
             kept=kept,
-            hold=hold,
         )
-        try:
+        maker.hold_if_sure()  # before a share is taken, which others could make meanwhile
+        shares = Shares(plan, job_dir, claims, work, events)
+        with _no_leftovers(job_dir, shares, of_job=own):
             kept.files = (job_dir.path, source)
             maker.make_all(shares)
-        finally:
-            # On a full disk, half a segment would stay in the way.
-            remove_leftovers(job_dir, shares.held, of_job=own)
+
+
+@contextmanager
+def _no_leftovers(job_dir: JobDir, shares: Shares, *, of_job: bool) -> Iterator[None]:
+    """Remove what is half made, before and after: on a full disk it would stay in the way."""
+    remove_leftovers(job_dir, (), of_job=of_job)
+    try:
+        yield
+    finally:
+        remove_leftovers(job_dir, shares.held, of_job=of_job)
 
 
 class _Maker:
     """Makes shares of a job: from masters where there are some, else with the engine."""
 
-    def __init__(  # noqa: PLR0913 - what a child is told, and what it has
+    def __init__(
         self,
         *,
         plan: Plan,
@@ -123,17 +125,23 @@ class _Maker:
         source: Path,
         device: str,
         weights_dir: Path | None,
-        wanted: WantedMasters | None,
+        lock_dir: Path,
         events: Events,
         kept: Kept,
-        hold: Callable[[], None],
     ) -> None:
-        """Load nothing yet; `hold` waits for the device."""
+        """Load nothing yet, and wait for nothing."""
         self._plan, self._job_dir, self._source = plan, job_dir, source
         self._device, self._weights_dir = device, weights_dir
-        self._wanted, self._events, self._kept, self._hold = wanted, events, kept, hold
+        self._events, self._kept = events, kept
+        self._hold = partial(hold_device, device, lock_dir, events, kept=kept)
+        self._wanted: WantedMasters | None = wanted_masters(job_dir)
         self._progress = ProgressCount(events)
         self._outline = outline_of(plan)
+
+    def hold_if_sure(self) -> None:
+        """Wait for the device, unless masters may make all of the job without it."""
+        if self._wanted is None or not self._wanted.ready:
+            self._hold()
 
     def make_all(self, shares: Shares) -> None:
         """Make all segments that this process gets; the engine is loaded when there is one."""

@@ -125,38 +125,24 @@ def _join_parts(
     mean = 0.0
     for first in range(0, group_size, BLOCK_K):
         inside = first + tl.arange(0, BLOCK_K)
+        ours = inside < group_size
         channel = group * group_size + inside
-        bias = _bias_of(input_bias, channel, inside < group_size, HAS_BIAS, BLOCK_K)
+        bias = _bias_of(input_bias, channel, ours, HAS_BIAS, BLOCK_K)
         for start in range(0, num_parts, BLOCK_S):
             places, count, mask = _places_of(
-                sums,
-                start,
-                channel,
-                inside < group_size,
-                channels,
-                pixels,
-                part_pixels,
-                num_parts,
-                BLOCK_S,
+                sums, start, channel, ours, channels, pixels, part_pixels, num_parts, BLOCK_S
             )
             means = tl.load(places, mask=mask, other=0.0) + bias[None, :]
             mean += tl.sum(tl.where(mask, means * (count[:, None] / total), 0.0))
     squares = 0.0
     for first in range(0, group_size, BLOCK_K):
         inside = first + tl.arange(0, BLOCK_K)
+        ours = inside < group_size
         channel = group * group_size + inside
-        bias = _bias_of(input_bias, channel, inside < group_size, HAS_BIAS, BLOCK_K)
+        bias = _bias_of(input_bias, channel, ours, HAS_BIAS, BLOCK_K)
         for start in range(0, num_parts, BLOCK_S):
             places, count, mask = _places_of(
-                sums,
-                start,
-                channel,
-                inside < group_size,
-                channels,
-                pixels,
-                part_pixels,
-                num_parts,
-                BLOCK_S,
+                sums, start, channel, ours, channels, pixels, part_pixels, num_parts, BLOCK_S
             )
             away = tl.load(places, mask=mask, other=0.0) + bias[None, :] - mean
             own = tl.load(places + channels, mask=mask, other=0.0)

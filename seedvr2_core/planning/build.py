@@ -95,12 +95,7 @@ def _build(
     encoder = encoder_settings(video, width, height, output, options)
     deep = max(video.bit_depth, output.bits) > EIGHT_BITS
     shots = shots_between(cuts[0], video.num_frames, cuts[1])
-    soft = {
-        shot.index: range(shot.start + 1, shot.stop)
-        if not spec.has_latents
-        else _window_starts(shot, options)
-        for shot in shots
-    }
+    soft = {shot.index: _soft_boundaries(shot, spec, options) for shot in shots}
     segments = plan_segments(
         video, shots, segment_seconds=options.segment_seconds, soft_boundaries=soft
     )
@@ -227,6 +222,13 @@ def _moving_notes(memory: MemoryPlan, num_frames: int) -> list[str]:
         f"the expected time is that of the work alone: what moves to and from the GPU adds at most "
         f"{seconds:.0f} s for the {num_frames} frames of this video"
     ]
+
+
+def _soft_boundaries(shot: Shot, spec: EngineSpec, options: Options) -> Sequence[int]:
+    """Frames inside a shot where a segment may end, by what the engine carries from there on."""
+    if spec.has_latents:
+        return _window_starts(shot, options)
+    return range(shot.start + 1, shot.stop)
 
 
 def _window_starts(shot: Shot, options: Options) -> list[int]:

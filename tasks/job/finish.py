@@ -1,5 +1,6 @@
 """Tasks on a job's directory: look for an output that is finished, make room, record the result."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -234,7 +235,6 @@ def finish(
     """
     current().enter("finish", stall_seconds=DELIVERY_SECONDS)
     job_dir = JobDir(job.job_dir)
-    plan = read_record(job_dir.outline_path, PlanOutline)
     beside = keep_all_beside(job_dir, stored, preview=joined.preview, page=reported)
     shown = keep_before(job.preview, joined.before, stored) if job.preview else None
     result = UpscaleResult(
@@ -256,14 +256,7 @@ def finish(
         segments_reused=kept.segments,
         frames_reused=kept.frames,
         **job.format.model_dump(),
-        notes=(
-            *job.notes,
-            *joined.notes,
-            *deviations(job_dir, plan),
-            *(() if job.preview else kept_masters(job, plan, get_settings())),
-            *chosen_in(job_dir.kernels_path),
-            *_kept_of_previews(kept),
-        ),
+        notes=tuple(_notes(job, joined, kept, job_dir)),
         preview=shown,
         **(account or Account()).model_dump(),
         **_callers_own(job),
@@ -300,6 +293,18 @@ def _close(job: PlannedJob, result: UpscaleResult) -> UpscaleResult:
     if not get_settings().keep_segments:
         remove_pieces(job_dir)
     return result
+
+
+def _notes(job: PlannedJob, joined: JoinedVideo, kept: KeptWork, job_dir: JobDir) -> Iterator[str]:
+    """What the result says in sentences: of the plan, the joined file, and how it was made."""
+    plan = read_record(job_dir.outline_path, PlanOutline)
+    yield from job.notes
+    yield from joined.notes
+    yield from deviations(job_dir, plan)
+    if not job.preview:
+        yield from kept_masters(job, plan, get_settings())
+    yield from chosen_in(job_dir.kernels_path)
+    yield from _kept_of_previews(kept)
 
 
 def _kept_of_previews(kept: KeptWork) -> list[str]:

@@ -124,13 +124,11 @@ def test_cuts_are_looked_for_once_on_all_machines(
     request = UpscaleRequest(video_path=str(demo_clip), model="tiny", resolution="720p")
     with disable_run_logger():
         probed = probe.fn(fetch.fn(request), request)
-        assert probed is not None
         assert probed.cuts_path is not None
         assert probed.cuts_path.is_relative_to(first.work_dir)
         found = probed.cuts_path.read_bytes()
         second = machine("second", test_engines=True, allow_local_files=True)
         again = probe.fn(fetch.fn(request), request, cuts="short")
-    assert again is not None
     assert again.cuts_path is not None
     assert again.cuts_path.is_relative_to(second.work_dir)
     assert again.cuts_path.read_bytes() == found
@@ -144,9 +142,9 @@ def test_cuts_of_a_long_video_that_no_machine_knows_are_left_to_others(
     machine("first", test_engines=True, allow_local_files=True)
     request = UpscaleRequest(video_path=str(demo_clip), model="tiny", resolution="720p")
     with disable_run_logger():
-        assert probe.fn(fetch.fn(request), request, cuts="short") is None
-        assert probe.fn(fetch.fn(request), request, cuts="all") is not None
-        assert probe.fn(fetch.fn(request), request, cuts="short") is not None
+        assert probe.fn(fetch.fn(request), request, cuts="short").leaves_cuts
+        assert probe.fn(fetch.fn(request), request, cuts="all").cuts_path is not None
+        assert not probe.fn(fetch.fn(request), request, cuts="short").leaves_cuts
 
 
 def test_who_looks_for_the_cuts_elsewhere_does_not_read_the_video_again(
@@ -161,7 +159,7 @@ def test_who_looks_for_the_cuts_elsewhere_does_not_read_the_video_again(
     first = machine("first", test_engines=True, allow_local_files=True)
     request = UpscaleRequest(video_path=str(demo_clip), model="tiny", resolution="720p")
     with disable_run_logger():
-        assert probe.fn(fetch.fn(request), request, cuts="short") is None
+        assert probe.fn(fetch.fn(request), request, cuts="short").leaves_cuts
         (name,) = Bucket(s3.address, first).names("cuts")
         (record,) = first.probes_dir.iterdir()
         marked = replace(read_record(record, VideoInfo), warnings=("read by the first",))
@@ -169,7 +167,6 @@ def test_who_looks_for_the_cuts_elsewhere_does_not_read_the_video_again(
         Bucket(s3.address, first).write(name, (tmp_path / "marked.json").read_bytes())
         machine("second", test_engines=True, allow_local_files=True)
         probed = probe.fn(fetch.fn(request), request, cuts="none")
-    assert probed is not None
     assert read_record(probed.info_path, VideoInfo).warnings == ("read by the first",)
 
 

@@ -210,17 +210,7 @@ def write_endless(path: Path, *, num_chunks: int, per_chunk: int = 560, rate: in
     entry = _box(
         b"avc1",
         struct.pack(
-            ">6xH16xHHIIIH32sHh",
-            1,
-            ENDLESS_SIDE,
-            ENDLESS_SIDE,
-            72 << 16,
-            72 << 16,
-            0,
-            1,
-            b"",
-            24,
-            -1,
+            ">6xH16xHHIIIH32sHh", 1, *(ENDLESS_SIDE,) * 2, *(72 << 16,) * 2, 0, 1, b"", 24, -1
         ),
         _box(b"avcC", config),
     )

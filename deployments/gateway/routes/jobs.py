@@ -120,15 +120,7 @@ def add_jobs(app: FastAPI, prefect: PrefectApi, authenticate: Authenticate) -> N
         since = _utc(after)
         run = await find_run(prefect, caller, job_id)
         found = await prefect.logs(run.id, after=since, limit=MAX_LINES, offset=offset)
-        lines = [
-            LogLine(
-                id=entry["id"],
-                at=entry["timestamp"],
-                level=getLevelName(entry["level"]),
-                message=entry["message"],
-            )
-            for entry in found
-        ]
+        lines = [_line_of(entry) for entry in found]
         return LogPage(job_id=str(run.id), lines=lines, more=len(lines) == MAX_LINES)
 
 
@@ -160,6 +152,16 @@ async def _read_job(prefect: PrefectApi, run: FlowRun) -> Job:
 async def _described(prefect: PrefectApi, run: FlowRun, artifacts: Iterable[Artifact]) -> Job:
     """A job with its place in the queue."""
     return describe(run, artifacts, position=await prefect.position(run))
+
+
+def _line_of(entry: dict[str, Any]) -> LogLine:
+    """A line of Prefect's log, as callers get it."""
+    return LogLine(
+        id=entry["id"],
+        at=entry["timestamp"],
+        level=getLevelName(entry["level"]),
+        message=entry["message"],
+    )
 
 
 def _own(tag: str) -> str:

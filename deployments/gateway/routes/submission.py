@@ -4,7 +4,8 @@ import asyncio
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Path, Request
@@ -12,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 
 from deployments.gateway.answers import Submitted, gpu_type, status_word
 from deployments.gateway.auth import Authenticate, Caller, digest
-from deployments.gateway.body import read_body
+from deployments.gateway.body import Upload, read_body
 from deployments.gateway.limits.open_jobs import OpenJobs
 from deployments.gateway.prefect_api import PrefectApi
 from deployments.gateway.problems import WITH_TOKEN, problems
@@ -69,23 +70,16 @@ def add_submission(
         await open_jobs.check(caller, key)
         with quota.count(caller) as arrival:
             body = await read_body(request, settings, arrival)
-            try:
+            async with _for_the_job(body.upload):
                 asked, notes = check_fields(body.fields, settings)
                 where = await asyncio.to_thread(_place_of, asked, settings)
                 async with open_jobs.turn(caller, key):
-                    answer = await _submit(prefect, where, asked, notes, key, caller, open_jobs)
-            except BaseException as error:
-                judge = body.upload.retract if _is_refusal(error) else body.upload.keep
-                await asyncio.to_thread(judge)
-                raise
-            await asyncio.to_thread(body.upload.keep)
-        return answer
+                    return await _submit(prefect, where, asked, notes, key, caller, open_jobs)
 
-    refusals = problems(*WITH_TOKEN, 400, 408, 409, 413, 415, 503, 507)
     schema = UpscaleRequest.model_json_schema()
-    post = app.post(
-        "/upscale", status_code=202, responses=refusals, openapi_extra=body_schemas(schema)
-    )
+    refusals = problems(*WITH_TOKEN, 400, 408, 409, 413, 415, 503, 507)
+    both: dict[str, Any] = {"status_code": 202, "responses": refusals}
+    post = app.post("/upscale", openapi_extra=body_schemas(schema), **both)
     post(submit)
 
     async def submit_file(
@@ -98,13 +92,19 @@ def add_submission(
         del filename  # the body's reader takes it from the path
         return await submit(request, caller, idempotency_key)
 
-    put = app.put(
-        "/upscale/{filename}",
-        status_code=202,
-        responses=refusals,
-        openapi_extra=file_schemas(schema),
-    )
+    put = app.put("/upscale/{filename}", openapi_extra=file_schemas(schema), **both)
     put(submit_file)
+
+
+@asynccontextmanager
+async def _for_the_job(upload: Upload) -> AsyncIterator[None]:
+    """Give an upload to the job that is made inside, or take it back if for certain none was."""
+    try:
+        yield
+    except BaseException as error:
+        await asyncio.to_thread(upload.retract if _is_refusal(error) else upload.keep)
+        raise
+    await asyncio.to_thread(upload.keep)
 
 
 def _place_of(asked: UpscaleRequest, settings: Settings) -> str:

@@ -162,8 +162,9 @@ class Phases:
         """
         self.phase = ENCODE
         beat_name = f"{RESTORE if first_kept is None else WARM_UP} {ENCODE}"
-        first_kept = first_kept or 0
+        keep_from = grid.first_frame(first_kept or 0)
         vae = self._vae_of(state.dtype)
+        max_frames = _bounds(self._memory.encoder_level_frames)
         slices = slices_between(grid.encoder_slices, state.encoder.next_latent, stop)
         state.encoder = self._parking.fetch(state.encoder)
         kept = [state.encoded_ZhwC]
@@ -176,20 +177,16 @@ class Phases:
 
         begun = Begun(self._lanes.ahead, finish)
         for done, latents in enumerate(slices, start=1):
-            taken = state.read(
-                frames, grid.frames_of(latents).stop, keep_from=grid.first_frame(first_kept)
-            )
+            taken = state.read(frames, grid.frames_of(latents).stop, keep_from=keep_from)
             num_frames = grid.num_frames(latents)
             video_BCTHW = self.pictures.as_video(taken, num_frames, state.dtype, padding)
             with torch.inference_mode():
                 encoded_BZhwC, state.encoder = vae.encode_latents(
-                    video_BCTHW,
-                    state.encoder,
-                    max_frames=_bounds(self._memory.encoder_level_frames),
+                    video_BCTHW, state.encoder, max_frames=max_frames
                 )
             del video_BCTHW
             looked_at: list[Tensor] = []
-            if latents.start >= first_kept:
+            if latents.start >= (first_kept or 0):
                 kept.append(encoded_BZhwC[0])
                 looked_at += [extremes(encoded_BZhwC[0])] if check else []
             begun.put((done, latents, self._lanes.download(looked_at)))

@@ -48,6 +48,11 @@ class Sweep:
     def state(self) -> str | None:
         return self._client.read_flow_run(self.id).state_name
 
+    @property
+    def message(self) -> str | None:
+        found = self._client.read_flow_run(self.id).state
+        return found and found.message
+
     def has_ended(self, seconds: float = 30.0) -> bool:
         self._thread.join(seconds)
         return not self._thread.is_alive()
@@ -212,3 +217,33 @@ def test_a_server_that_is_away_for_a_look_ends_no_sweep(
     assert at_work.has_ended(60.0)
     assert asked[0] == 10, "four in a row end it: its stand-in tries then"
     assert at_work.state == "Failed"
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ([""], "no lost run that nobody looked at"),
+        (["1 lost run that nobody looked at", ""], "1 lost run that nobody looked at"),
+        (["3 callbacks sent", "", "3 callbacks sent"], "3 callbacks sent"),
+    ],
+    ids=["nothing", "once", "twice-the-same"],
+)
+def test_a_sweep_says_what_its_looks_have_found(
+    client: SyncPrefectClient,
+    deployed: dict[str, UUID],
+    monkeypatch: pytest.MonkeyPatch,
+    found: list[str],
+    told: str,
+) -> None:
+    left = list(found)
+
+    def appoint_unseen(*_: Any) -> str:
+        return left.pop(0) if left else ""
+
+    monkeypatch.setattr(sweep, "appoint_unseen", appoint_unseen)
+    monkeypatch.setattr(sweep, "send_waiting", lambda: "")
+    at_work = Sweep(client, deployed["recover"])
+    wait_until(lambda: not left, "it has looked")
+    client.set_flow_run_state(made(client, deployed["recover"]).id, Running(), force=True)
+    assert at_work.has_ended()
+    assert at_work.message == told
