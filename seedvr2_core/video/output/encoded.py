@@ -14,6 +14,10 @@ from av.video.frame import VideoFrame
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.video.output.encoders import Encoding
 
+_TICKS_PER_SECOND = "1000000"
+"""Of what an mp4 says about its length. By the usual 1000, frames that follow each other within half
+a millisecond would last for nothing, and the first would be read at another time."""
+
 
 class EncodedFile:
     """Context manager: leaving it normally finishes the file, by an exception removes it.
@@ -28,7 +32,8 @@ class EncodedFile:
 
     def __init__(self, path: Path, muxer: str) -> None:
         self._path = path
-        self._container = av.open(f"file:{path}", mode="w", format=muxer)
+        options = {"movie_timescale": _TICKS_PER_SECOND} if muxer in ("mp4", "mov") else {}
+        self._container = av.open(f"file:{path}", mode="w", format=muxer, container_options=options)
         self._container.flags |= Flags.bitexact.value
 
     def _packets(self, picture: VideoFrame | None) -> Iterator[Packet]:

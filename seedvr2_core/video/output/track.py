@@ -2,6 +2,11 @@
 
 Packet i (file order) gets the (i - D)-th presentation time, D = reorder depth, and the first D lie
 before the first picture at the nominal distance.
+
+libav's muxer counts how far the film begins behind zero from the least time between decoding and
+presentation among all packets that are decoded at zero or before, and takes that for the first
+packet's. So where frames at the start follow each other faster than usual, the first D lie closer
+together.
 """
 
 import itertools
@@ -29,7 +34,10 @@ class TrackClock:
         rank = {pts: position for position, pts in enumerate(info.pts)}
         depth = max(i - rank[pts] for i, pts in enumerate(times))
         step = max(1, round(1 / (Fraction(*info.nominal_rate) * Fraction(*info.time_base))))
-        ahead = tuple(info.pts[0] - (depth - i) * step for i in range(depth))
+        ahead = _times_before(info.pts[0], depth, step)
+        if _offset_is_misread(times, ahead):
+            gaps = [(times[i] - info.pts[0]) // i for i in range(1, depth)]
+            ahead = _times_before(info.pts[0], depth, max(1, min(gaps)))
         usual = cls(info.pts, ahead, info.last_duration)
         if not usual.loses_frames():
             return usual
@@ -57,6 +65,17 @@ class TrackClock:
         """Presentation time -> how long the frame is shown."""
         ends = itertools.chain(self.pts[1:], [self.pts[-1] + self.last_duration])
         return {pts: end - pts for pts, end in zip(self.pts, ends, strict=True)}
+
+
+def _times_before(start: int, depth: int, step: int) -> tuple[int, ...]:
+    """So many times before the first picture's."""
+    return tuple(start - (depth - i) * step for i in range(depth))
+
+
+def _offset_is_misread(times: Sequence[int], ahead: Sequence[int]) -> bool:
+    """Whether the muxer would take another packet's wait for presentation for the first one's."""
+    waits = [pts - dts for pts, dts in zip(times, ahead, strict=False) if dts <= 0]
+    return times[0] > 0 and bool(waits) and min(waits) < waits[0]
 
 
 def _latest_decode_times(times: Sequence[int]) -> list[int]:

@@ -98,6 +98,30 @@ def test_what_a_plan_takes_can_be_written(
     assert sum(taken) > 20
 
 
+@pytest.mark.parametrize("start", [0, 1, 1800, 3600, 7200, 36_000])
+@pytest.mark.parametrize("gap", [1, 450, 1800])
+def test_frames_that_follow_each_other_fast_at_the_start_keep_their_times(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: int, gap: int
+) -> None:
+    """A film that begins behind zero, as recorders of uneven times write it."""
+    monkeypatch.setattr(sizes, "BUDGETS_PX", {**sizes.BUDGETS_PX, "720p": 64 * 36})
+    fast = [start + gap * i for i in range(5)]
+    times = (*fast, *(fast[-1] + 3600 * i for i in range(1, 20)))
+    info = make_info(64, 36, pts=times, time_base=(1, 90_000))
+    plan = build_plan(info, "0" * 64, make_options(preset="medium", segment_seconds=10.0))
+    write_all(plan, source, tmp_path)
+
+
+def test_frames_a_few_nanoseconds_apart_keep_their_times(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "BUDGETS_PX", {**sizes.BUDGETS_PX, "720p": 64 * 36})
+    info = make_info(64, 36, pts=(0, 1, 2), time_base=(3, 10**9))
+    info = dataclasses.replace(info, last_duration=222_222, nominal_rate=(1500, 1))
+    plan = build_plan(info, "0" * 64, make_options(preset="veryfast", segment_seconds=0.1))
+    write_all(plan, source, tmp_path)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(20))
 def test_many_more_that_a_plan_takes(
