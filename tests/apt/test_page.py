@@ -319,7 +319,7 @@ def test_a_token_is_asked_for_and_stays_in_the_tab(
         for places in ("localStorage", "document.cookie", "location.href"):
             assert "right" not in page.run(f"JSON.stringify({places})")
         page.open(f"{url}/#/jobs")
-        page.run("location.reload()")
+        page.reload()
         person.sees("of", "#jobs-told")
         assert person.text("#problem") == "", "a tab that is loaded again is still signed in"
         person.click("#sign-out")

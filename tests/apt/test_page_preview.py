@@ -284,5 +284,5 @@ def test_every_codec_can_be_chosen_and_the_plan_says_it(person: Person) -> None:
         plan(person, CLIP, crf=22, codec=codec)
         for word in (codec, container):
             eventually(lambda word=word: word in person.text("#plan"), f"{word} in the plan")
-        person.page.run("location.reload()")
+        person.page.reload()
         eventually(lambda: person.page.run("!!document.querySelector('#option-model')"), "the form")

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,17 @@ class Page:
         failed = self.call("Page.navigate", url=url).get("errorText")
         assert not failed, failed
         eventually(lambda: self.run("document.readyState") == "complete", f"{url} to load")
+
+    def reload(self) -> None:
+        """Load the page again, and wait until the new one is there: the old one stays for a bit."""
+        self.run("window.isLeft = true; location.reload()")
+
+        def is_new() -> bool:
+            with suppress(NavigatedError):
+                return bool(self.run("!window.isLeft && document.readyState == 'complete'"))
+            return False
+
+        eventually(is_new, "the page to load again")
 
     def run(self, script: str) -> Any:
         """Run a script in the page; returns its value, also that of a promise.
