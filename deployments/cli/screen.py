@@ -40,6 +40,8 @@ NARROW_COLUMNS = 100
 """Terminals with fewer columns get a short bar, and leave out what is worth least."""
 BESIDE_COLUMNS = 52
 """What a bar, its spinner and its percentage take of a line."""
+_CLOSE_PERCENT = 3.0
+"""The share of the frames that are restored is about that of the work."""
 ENDED = ("completed", "failed", "cancelled")
 DOING = {
     "fetch": "fetching the video",
@@ -83,12 +85,20 @@ def doing(progress: "JobProgress") -> str:
 def how_far(progress: "JobProgress", *, short: bool = False) -> str:
     """How far a job is: "30 of 75 frames (40 %), 12 s left"; after the work, what is going on.
 
+    Frames are counted when they are restored. Where many are still to be encoded, "45 of 45 frames
+    (19 %)" would be a riddle, so it says that the percentage is that of all the work. Beside a bar
+    on a narrow terminal the bar says it.
+
     Args:
         progress: of the job.
-        short: leave out the speed.
+        short: leave out the speed, and a percentage that is not that of the frames.
     """
     told = f"{progress.frames} of {counted(progress.num_frames, 'frame')}"
-    told += f" ({progress.percent:.0f} %)"
+    restored = 100.0 * progress.frames / max(1, progress.num_frames)
+    if restored - progress.percent < _CLOSE_PERCENT:
+        told += f" ({progress.percent:.0f} %)"
+    elif not short:
+        told += f" ({progress.percent:.0f} % of the work)"
     if progress.detail and progress.phase != "wait":
         told = f"{told}, {progress.detail}"
     if progress.seconds_left is None or progress.phase not in ("restore", "encode"):

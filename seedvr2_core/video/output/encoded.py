@@ -15,8 +15,8 @@ from seedvr2_core.errors import SegmentError
 from seedvr2_core.video.output.encoders import Encoding
 
 _TICKS_PER_SECOND = "1000000"
-"""Of what an mp4 says about its length. By the usual 1000, frames that follow each other within half
-a millisecond would last for nothing, and the first would be read at another time."""
+"""Of what an mp4 says about its length. By the usual 1000, frames that follow each other within
+half a millisecond would last for nothing, and the first would be read at another time."""
 
 
 class EncodedFile:

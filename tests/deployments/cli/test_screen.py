@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -270,6 +271,21 @@ def test_a_bar_says_all_that_matters_at_any_width(columns: int, colour: bool) ->
     assert "…" not in line
     assert ("0.42 frames/s" in line) == (columns == 120)
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]", text.getvalue())) == colour
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_frames_that_are_still_to_be_encoded_do_not_make_the_percentage_a_riddle(
+    columns: int,
+) -> None:
+    text = io.StringIO()
+    shown = Console(file=text, force_terminal=True, width=columns, legacy_windows=False)
+    with JobBar(shown) as bar:
+        bar.planned(planned(notes=()))
+        bar.progressed(replace(FAR, frames=999, num_frames=999, work=190.0, phase="encode"))
+    line = last_line(text.getvalue(), "999 of")
+    told = "" if columns == 80 else " (19 % of the work), 0.42 frames/s"
+    assert f"999 of 999 frames{told}, 2 h 01 min left 0:00:0" in line
+    assert "…" not in line
 
 
 @pytest.mark.parametrize("columns", [80, 120])
