@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from seedvr2_core.errors import PlanError
+from seedvr2_core.planning.sizes import refuse_size
 from seedvr2_core.video.info import (
     BT2020,
     WIDE_BITS,
@@ -167,11 +168,7 @@ def encoder_settings(
         PlanError: the codec has no pictures of this size.
     """
     rate, spec = Fraction(*video.nominal_rate), CODECS[choice.codec]
-    if spec.most_side and max(width, height) > spec.most_side:
-        raise PlanError(
-            f"the output would have {width}x{height} pixels, and a side of codec {choice.codec} "
-            f"has at most {spec.most_side}; choose a smaller resolution, or codec {PICTURE_CODEC}"
-        )
+    refuse_size(choice.codec, width, height)
     primaries, transfer = _tagged(video.color.primaries), _tagged(video.color.transfer)
     matrix = BT2020 if primaries == BT2020 else BT709
     return EncoderSettings(

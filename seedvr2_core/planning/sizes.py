@@ -15,6 +15,7 @@ from pathlib import PurePath
 
 from seedvr2_core.errors import PlanError
 from seedvr2_core.video.info import VideoInfo, VideoOutline
+from seedvr2_core.video.output.formats import CODECS
 from seedvr2_core.words import counted
 
 BUDGETS_PX: Mapping[str, int] = {
@@ -116,6 +117,25 @@ def budget_of_size(width: int, height: int) -> str:
     return next(
         (name for name, budget in BUDGETS_PX.items() if pixels <= budget), [*BUDGETS_PX][-1]
     )
+
+
+def refuse_size(codec: str, width: int, height: int) -> None:
+    """Refuse a picture that is too large or too small for a codec.
+
+    Raises:
+        PlanError: what the codec can hold, and what to choose.
+    """
+    spec = CODECS[codec]
+    most, (least_width, least_height) = spec.most_side, spec.least_size
+    if most and max(width, height) > most:
+        fault = f"a side of codec {codec} has at most {most}; choose a smaller resolution"
+    elif width < least_width or height < least_height:
+        least = f"{least_width}x{least_height}"
+        fault = f"a picture of codec {codec} has at least {least}; choose a larger resolution"
+    else:
+        return
+    other = "png" if spec.ending else "prores"
+    raise PlanError(f"the output would have {width}x{height} pixels, and {fault}, or codec {other}")
 
 
 def budget_for(resolution: str, source: tuple[int | Fraction, int | Fraction] | None = None) -> str:

@@ -55,6 +55,9 @@ class CodecSpec:
     """Whether it keeps light, which doubles where there is twice as much, and not coded values."""
     most_side: int = 0
     """Pixels of a side at the most; 0: more than anybody asks for."""
+    least_size: tuple[int, int] = (2, 2)
+    """Width and height of the smallest picture that its encoder takes, measured: of narrower ones
+    x265 writes beyond its memory, SVT-AV1 waits for ever, and the encoder of DNxHR says no."""
     track: str = ""
     """What a segment's track is said to hold, of pictures that libav has no name for in any
     container; who reads one looks at the pictures' first bytes."""
@@ -96,6 +99,7 @@ CODECS: Mapping[str, CodecSpec] = {
         slowness=3.0,
         bits_per_pixel=0.15,
         nvenc="hevc_nvenc",
+        least_size=(64, 16),
     ),
     "av1": CodecSpec(
         pix_fmts={8: "yuv420p", 10: "yuv420p10le"},
@@ -106,6 +110,7 @@ CODECS: Mapping[str, CodecSpec] = {
         slowness=1.2,
         bits_per_pixel=0.15,
         nvenc="av1_nvenc",
+        least_size=(32, 32),
     ),
     "prores": CodecSpec(
         pix_fmts={10: "yuv422p10le"},
@@ -127,6 +132,7 @@ CODECS: Mapping[str, CodecSpec] = {
         slowness=0.3,
         bits_per_pixel=3.6,
         libav_name="dnxhd",
+        least_size=(256, 120),
         wide=False,  # libav's encoder always writes BT.709 into the header
         segments="mov",
     ),

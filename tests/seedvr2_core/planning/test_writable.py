@@ -17,6 +17,7 @@ from seedvr2_core.planning.clock import fit_clock
 from seedvr2_core.planning.plan import Plan
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.join import JoinPart, join_segments
+from seedvr2_core.video.output.formats import CODECS, CONTAINERS
 from seedvr2_core.video.writer import SegmentWriter
 from tests.kits.factories import make_info, make_options
 from tests.kits.media import ffmpeg
@@ -64,15 +65,16 @@ def random_info(draw: random.Random) -> VideoInfo:
 def write_all(plan: Plan, source: Path, folder: Path) -> None:
     """Make all segments from grey pictures and join them; the join checks every time."""
     parts: list[JoinPart] = []
-    grey = np.full((plan.height, plan.width, 3), 90, np.uint8)
+    grey = np.full((plan.height, plan.width, 3), 90, np.uint16 if plan.deep else np.uint8)
     for segment in plan.segments:
-        path = folder / f"{segment.index}.mp4"
+        path = folder / f"{segment.index}.part"
         first = plan.video.pts[segment.start]
         with SegmentWriter(path, plan.encoder, first) as writer:
             for index in range(segment.start, segment.stop):
                 writer.write(Frame(rgb=grey, pts=plan.video.pts[index], index=index))
         parts.append(JoinPart(path=path, first_pts=first, num_frames=segment.num_frames))
-    join_segments(parts, source, plan.video, plan.encoder, folder / "out.mp4", metadata={})
+    output = folder / f"out{len(list(folder.glob('out*')))}"
+    join_segments(parts, source, plan.video, plan.encoder, output, metadata={}, wanted=plan.output)
 
 
 def check(seed: int, source: Path, folder: Path) -> bool:
@@ -120,6 +122,82 @@ def test_frames_a_few_nanoseconds_apart_keep_their_times(
     info = dataclasses.replace(info, last_duration=222_222, nominal_rate=(1500, 1))
     plan = build_plan(info, "0" * 64, make_options(preset="veryfast", segment_seconds=0.1))
     write_all(plan, source, tmp_path)
+
+
+def uneven_info(draw: random.Random) -> VideoInfo:
+    """Times as recorders, edits and screen captures leave them: late starts, bursts and pauses."""
+    base = Fraction(*draw.choice([(1, 1000), (1, 90_000), (1001, 30_000), (1, 25), (1, 15_360)]))
+    usual = max(1, round(Fraction(1, draw.choice([10, 24, 25, 30, 60, 120])) / base))
+    times = [draw.choice([0, usual // 2, usual, 3 * usual + 1, round(10 / base)])]
+    for _ in range(draw.randint(0, 14)):
+        gap = draw.choice([usual, usual, usual, 1, usual // 8, usual // 3, 2 * usual, 5 * usual])
+        times.append(times[-1] + max(1, draw.choice([gap] * 9 + [round(3 / base)])))
+    rate = 1 / (usual * base)
+    return dataclasses.replace(
+        make_info(256, 120, pts=tuple(times), time_base=base.as_integer_ratio()),
+        nominal_rate=rate.limit_denominator(1001).as_integer_ratio(),
+        last_duration=max(1, draw.choice([1, usual, usual, 3 * usual])),
+    )
+
+
+FORMS = [
+    (codec, container)
+    for codec, spec in CODECS.items()
+    for container in spec.containers
+    if not CONTAINERS[container].single
+]
+
+
+def check_form(seed: int, codec: str, container: str, source: Path, folder: Path) -> bool:
+    """Plan one uneven video in this form and make it; returns whether it was taken."""
+    draw = random.Random(f"{codec} {container} {seed}")
+    info = uneven_info(draw)
+    seconds = draw.choice([0.1, 1.0, 10.0])
+    options = make_options(
+        preset=draw.choice(["ultrafast", "medium"]),
+        segment_seconds=seconds,
+        resolution="1x",
+        codec=codec,
+        container=container,
+    )
+    try:
+        plan = build_plan(info, "0" * 64, options)
+    except PlanError:  # a clock of milliseconds is too coarse for some
+        return False
+    write_all(plan, source, folder)
+    return True
+
+
+@pytest.mark.parametrize(("codec", "container"), FORMS, ids=[" in ".join(one) for one in FORMS])
+def test_uneven_times_can_be_written_in_every_form(
+    source: Path, tmp_path: Path, codec: str, container: str
+) -> None:
+    assert any([check_form(seed, codec, container, source, tmp_path) for seed in range(6)])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("codec", "container"), FORMS, ids=[" in ".join(one) for one in FORMS])
+def test_many_more_in_every_form(source: Path, tmp_path: Path, codec: str, container: str) -> None:
+    for seed in range(6, 66):
+        check_form(seed, codec, container, source, tmp_path)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_smallest_picture_of_a_codec_can_be_written_and_a_smaller_one_is_refused(
+    source: Path, tmp_path: Path, codec: str
+) -> None:
+    """An encoder that is given less says no when frames are restored, hangs, or breaks memory."""
+    width, height = CODECS[codec].least_size
+    options = make_options(codec=codec, resolution="1x", preset="medium")
+    times = (0, 1, 2, 3, 4)
+    for side in ((width, height), (width, 1280), (1280, height)):
+        plan = build_plan(make_info(*side, pts=times, time_base=(1, 25)), "0" * 64, options)
+        write_all(plan, source, tmp_path)
+    for side in ((width - 2, height), (width, height - 2)):
+        if min(side) >= 2:
+            info = make_info(*side, pts=times, time_base=(1, 25))
+            with pytest.raises(PlanError, match=f"at least {width}x{height}; choose a larger"):
+                build_plan(info, "0" * 64, options)
 
 
 @pytest.mark.soak
