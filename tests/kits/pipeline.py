@@ -52,6 +52,7 @@ def tiny_plan(
     overlap: int = 1,
     seconds: float = 0.5,
     cuts: Sequence[int] = (),
+    codec: str = "auto",
 ) -> Plan:
     """Plan the clip for the tiny network, as one shot if no cuts are given.
 
@@ -61,8 +62,9 @@ def tiny_plan(
         overlap: latents that neighbouring windows share.
         seconds: length of a segment.
         cuts: first frames of the other shots.
+        codec: of the output.
     """
-    options = make_options(segment_seconds=seconds, preset="ultrafast", cpu_count=1)
+    options = make_options(segment_seconds=seconds, preset="ultrafast", cpu_count=1, codec=codec)
     engine = dataclasses.replace(ENGINE, name="tiny", window=window, overlap=overlap)
     options = dataclasses.replace(options, engine=engine)
     return build_plan(probe_video(clip), "0" * 64, options, cuts=cuts)

@@ -97,3 +97,25 @@ def test_an_ordinary_video_stays_in_mp4(made: GetSource, tmp_path: Path) -> None
     job = make_video(made("sdr.mp4"), tmp_path, codec="auto", container="auto")
     assert (job.output.suffix, job.plan.encoder.codec) == (".mp4", "h264")
     assert job.notes == ()
+
+
+def packets(path: Path, track: int) -> list[bytes]:
+    """The bytes of each packet of an audio track."""
+    with av.open(str(path)) as container:
+        return [bytes(p) for p in container.demux(container.streams.audio[track]) if p.size]
+
+
+@pytest.mark.parametrize("container", ["mp4", "mov", "mkv"])
+def test_the_last_packet_of_sound_without_durations_is_kept(
+    made: GetSource, tmp_path: Path, container: str
+) -> None:
+    """As the tracks of an FLV with several of them come; the second begins late."""
+    source = tmp_path / "two.flv"
+    ffmpeg(
+        *["-i", made("sdr.mp4"), "-itsoffset", "0.3", "-f", "lavfi", "-i", "sine=d=1"],
+        *["-f", "lavfi", "-i", "sine=f=500:d=2", "-map", "0:v", "-map", "1", "-map", "2"],
+        *["-c:v", "flv1", "-c:a", "aac", source],
+    )
+    job = make_video(source, tmp_path, container=container)
+    for track in (0, 1):
+        assert packets(job.output, track) == packets(source, track)

@@ -85,6 +85,9 @@ class Copier:
         pts = dts if packet.pts is None else packet.pts - shift
         if self._last_dts is not None and dts <= self._last_dts:
             dts = self._last_dts + math.ceil(STEP_SECONDS / packet.time_base)
+        if not packet.duration and not self._is_text and self._last_dts is not None:
+            # An mp4 would end where its last packet begins, and players would leave that out.
+            packet.duration = dts - self._last_dts
         packet.pts, packet.dts = max(dts, pts), dts
         packet.stream = self._out
         self._last_dts, self._next_dts = dts, dts + (packet.duration or 1)
