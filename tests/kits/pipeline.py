@@ -70,9 +70,9 @@ def tiny_plan(
     return build_plan(probe_video(clip), "0" * 64, options, cuts=cuts)
 
 
-def use_small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let plans for 720p have 32x18 pixels until the end of the test."""
-    monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": 32 * 18})
+def use_small_pictures(monkeypatch: pytest.MonkeyPatch, width: int = 32, height: int = 18) -> None:
+    """Let plans for 720p have so many pixels until the end of the test."""
+    monkeypatch.setattr(sizes, "BUDGETS_PX", {"720p": width * height})
 
 
 def use_sessions(monkeypatch: pytest.MonkeyPatch, make: Callable[[Plan], SeedVR2Session]) -> None:

@@ -36,7 +36,7 @@ from tests.kits.restorer import ENGINE, open_tiny
 
 @pytest.fixture(autouse=True)
 def _own_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    use_small_pictures(monkeypatch)
+    use_small_pictures(monkeypatch, 64, 36)  # HEVC has no smaller ones
     with KeepTorch():
         yield
 
