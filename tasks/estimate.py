@@ -303,7 +303,8 @@ def estimate(
     Raises: InvalidRequestError, PlanError, CheckpointError, ResourceError, NoMasterError (final);
         StorageError (retried): the store that keeps plans does not answer.
     """
-    (settings := get_settings()).jobs_dir.mkdir(parents=True, exist_ok=True)
+    settings = get_settings()
+    settings.jobs_dir.mkdir(parents=True, exist_ok=True)
     # The sweep takes a folder that a killed run has left here for an old job, and removes it.
     with TemporaryDirectory(dir=settings.jobs_dir, prefix=".planning-") as folder:
         out = Path(folder) / "plan.json"
@@ -316,6 +317,9 @@ def estimate(
         plan = _planned_for_all(out, planned, job_dir, fresh=request.fresh)
     plan = replace(plan, eta_seconds=look_at_masters(plan, request, settings).eta_seconds)
     _log(plan, planned.device, outlook.notes)
+    spec = find_engine(plan.engine.name)
+    told = [*plan.notes, *outlook.lasting_notes, *_operators_notes(planned, settings)]
+    told += delivery_notes(delivery_url(request), eta_seconds=plan.eta_seconds)
     job = PlannedJob(
         job_key=plan.job_key,
         job_dir=job_dir.path,
@@ -326,7 +330,7 @@ def estimate(
         height=plan.height,
         resolution=plan.resolution,
         engine=plan.engine.name,
-        engine_label=find_engine(plan.engine.name).label,
+        engine_label=spec.label,
         device=planned.device,
         output_name=_output_name(plan, probed),
         format=output_format(plan),
@@ -335,7 +339,7 @@ def estimate(
         job_limit_seconds=planned.limits.job,
         stall_limit_seconds=planned.limits.stall,
         duration_seconds=probed.video.duration_seconds,
-        seed=plan.engine.seed if find_engine(plan.engine.name).has_latents else None,
+        seed=plan.engine.seed if spec.has_latents else None,
         max_seconds=request.max_seconds,
         max_price=request.max_price,
         tags=request.tags,
@@ -343,12 +347,7 @@ def estimate(
         expires_in=request.expires_in,
         keep_master=request.keep_master,
         coded_only=made is not None,
-        notes=(
-            *plan.notes,
-            *outlook.lasting_notes,
-            *_operators_notes(planned, settings),
-            *delivery_notes(delivery_url(request), eta_seconds=plan.eta_seconds),
-        ),
+        notes=tuple(told),
     )
     return _previewed(job, plan, request) if request.preview else job
 

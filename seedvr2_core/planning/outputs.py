@@ -168,7 +168,8 @@ def encoder_settings(
         PlanError: the codec has no pictures of this size.
     """
     rate, spec = Fraction(*video.nominal_rate), CODECS[choice.codec]
-    refuse_size(choice.codec, width, height)
+    other = PICTURE_CODEC if spec.ending else ALPHA_CODEC
+    refuse_size(choice.codec, width, height, other=other)
     primaries, transfer = _tagged(video.color.primaries), _tagged(video.color.transfer)
     matrix = BT2020 if primaries == BT2020 else BT709
     return EncoderSettings(

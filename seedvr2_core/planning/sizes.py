@@ -119,8 +119,8 @@ def budget_of_size(width: int, height: int) -> str:
     )
 
 
-def refuse_size(codec: str, width: int, height: int) -> None:
-    """Refuse a picture that is too large or too small for a codec.
+def refuse_size(codec: str, width: int, height: int, *, other: str) -> None:
+    """Refuse a picture that is too large or too small for a codec; `other` takes any size.
 
     Raises:
         PlanError: what the codec can hold, and what to choose.
@@ -134,7 +134,6 @@ def refuse_size(codec: str, width: int, height: int) -> None:
         fault = f"a picture of codec {codec} has at least {least}; choose a larger resolution"
     else:
         return
-    other = "png" if spec.ending else "prores"
     raise PlanError(f"the output would have {width}x{height} pixels, and {fault}, or codec {other}")
 
 
