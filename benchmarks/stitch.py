@@ -17,7 +17,6 @@ memory   the process's high-water mark, in MB, before the first join and after t
 import argparse
 import json
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -36,6 +35,7 @@ from seedvr2_core.frames import Frame
 from seedvr2_core.video.info import ColorInfo, EncoderSettings, VideoInfo
 from seedvr2_core.video.join import JoinPart, join_segments
 from seedvr2_core.video.writer import SegmentWriter
+from tests.kits.hosts.memory import peak_kib
 
 T = TypeVar("T")
 FRAMES = 250
@@ -141,7 +141,7 @@ def copy(job: tuple[list[JoinPart], VideoInfo, Path], output: Path) -> float:
 
 def peak_mb() -> float:
     """The most memory that this process has had so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return peak_kib() / 1e3
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -14,7 +14,6 @@ memory  Peak resident memory of a process that uploads and verifies the file, ov
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -33,6 +32,7 @@ from tasks.storage.bunny import BunnyStorage
 from tasks.storage.bunny_zone import BunnyZone
 from tasks.storage.public import wait_until_served
 from tasks.verify import check_described
+from tests.kits.hosts.memory import peak_kib
 
 ROOT = Path(__file__).parents[1]
 KEY = "key-of-the-benchmark"
@@ -152,7 +152,7 @@ def memory(url: str, folder: Path, path: Path, sha256: str) -> dict[str, object]
 def child(url: str, path: str, sha256: str) -> int:
     """Upload and verify once, then print this process's peak memory."""
     ours(url, Path(path), sha256)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(peak_kib() * 1024)
     return 0
 
 

@@ -15,6 +15,7 @@ from pydantic import SecretStr, ValidationError
 
 from deployments.edge import create_app
 from tasks.settings import Settings
+from tests.kits.hosts.memory import peak_kib
 from tests.kits.processes import ROOT, environment
 from tests.kits.server import eventually
 
@@ -59,8 +60,7 @@ class EdgeProcess:
 
     def peak_kib(self) -> int:
         """Most memory the process ever held."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0])
+        return peak_kib(self.process.pid)
 
     def close(self) -> None:
         self.client.close()

@@ -15,6 +15,7 @@ from tasks.net import public_ips
 from tasks.schemas import FetchedSource, UpscaleRequest
 from tasks.settings import Settings, use_settings
 from tasks.sources import obtain_source
+from tests.kits.hosts.memory import forget_peak, peak_kib
 from tests.kits.http.intake import SECRET, Canary, HostileServer, Resolver, secrets_in
 
 OWN_GROWTH_KIB = 32 * 1024
@@ -29,15 +30,10 @@ def _memory_stays_bounded() -> Iterator[None]:
 
     The kernel keeps the largest size that a process ever had, and is told to begin anew.
     """
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _own_peak_kib()
+    forget_peak()
+    before = peak_kib()
     yield
-    assert _own_peak_kib() <= before + OWN_GROWTH_KIB
-
-
-def _own_peak_kib() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
+    assert peak_kib() <= before + OWN_GROWTH_KIB
 
 
 @pytest.fixture

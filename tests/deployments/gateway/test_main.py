@@ -19,6 +19,7 @@ from deployments.gateway.auth import digest
 from seedvr2_core.errors import InvalidRequestError
 from tasks.net.signing import receiver_secret, signature
 from tasks.settings import Settings
+from tests.kits.hosts.memory import peak_kib
 from tests.kits.http.callback import SECRET, documented_check
 from tests.kits.http.gateway import VIDEO
 from tests.kits.processes import ROOT, ends_with_us, environment
@@ -61,12 +62,6 @@ def command(api_url: str, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[st
     assert process.returncode in (0, -15)
 
 
-def peak_kib(process: "subprocess.Popen[str]") -> int:
-    """Most memory the process ever held."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
-
-
 def test_the_command_serves_in_little_memory(
     command: tuple["subprocess.Popen[str]", str], tmp_path: Path
 ) -> None:
@@ -77,13 +72,13 @@ def test_the_command_serves_in_little_memory(
     with httpx.Client(base_url=url, timeout=120) as client:
         assert client.get("/healthz").status_code == 200
         assert not (tmp_path / "intake" / ".upload-0.part").exists()
-        before = peak_kib(process)
+        before = peak_kib(process.pid)
         raw = client.put("/upscale/a.mp4", content=iter([block] * count))
         form = client.post("/upscale", files={"video": ("a.mp4", Blocks(block, count))})
         body = [b'{"video_base64":"', *[text] * (count // 3), b'"}']
         json_type = {"Content-Type": "application/json"}
         encoded = client.post("/upscale", content=iter(body), headers=json_type)
-        grown = peak_kib(process) - before
+        grown = peak_kib(process.pid) - before
     assert [a.status_code for a in (raw, form, encoded)] == [202] * 3
     assert raw.json()["video_url"] == form.json()["video_url"] == f"upload:{digest_}/a.mp4"
     assert grown < 40 * 1024

@@ -6,7 +6,6 @@ it is a child process as well. One JSON line tells how each one ended.
 
 import json
 import random
-import resource
 import signal
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from seedvr2_core.errors import SeedVR2Error
 from seedvr2_core.planning import sizes
 from tests.kits.clips.cases import make_video
+from tests.kits.hosts.memory import peak_kib
 
 MOST_SECONDS = 60
 _HEAD_BYTES = 2000
@@ -79,7 +79,7 @@ def main(clips: list[str], seeds: range) -> None:
             "seed": seed,
             "ended": ended,
             "seconds": time.monotonic() - began,
-            "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "megabytes": peak_kib() // 1024,
         }
         print(json.dumps(told), flush=True)
 

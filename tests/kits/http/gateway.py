@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +28,7 @@ from flows.upscale import upscale
 from tasks.run.artifacts import PROGRESS_KEY, RESULT_KEY
 from tasks.schemas import Prospect
 from tasks.settings import Settings, use_settings
+from tests.kits.hosts.memory import peak_kib
 from tests.kits.processes import ROOT, ends_with_us, environment
 
 URL = "https://example.org/clip.mp4"
@@ -101,8 +101,7 @@ class GatewayProcess:
 
     def peak_kib(self) -> int:
         """Most memory that the process ever held."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0])
+        return peak_kib(self.process.pid)
 
     def end(self) -> str:
         """Let it end; returns what it wrote to stderr."""

@@ -18,15 +18,17 @@ from tests.kits.media import ALL_CLIPS, ffmpeg, write_endless
 
 GetClip = Callable[[str], Path]
 LOOK = """
-import resource, sys
+import sys
 from pathlib import Path
 from seedvr2_core.errors import UnsupportedFormatError
 from seedvr2_core.video import probe
-begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+from tests.kits.hosts.memory import forget_peak, peak_kib
+forget_peak()
+begun = peak_kib()
 try:
     getattr(probe, sys.argv[1])(Path(sys.argv[2]), max_frames=1_000_000)
 except UnsupportedFormatError as error:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun, error)
+    print(peak_kib() - begun, error)
 """
 
 

@@ -1,7 +1,6 @@
 """The watchdog's mechanics, on real processes."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from seedvr2_core.errors import (
 from tasks.child.awake import awake_seconds
 from tasks.child.guard import MAX_LOG_CHARS, Child
 from tasks.settings import Settings
+from tests.kits.hosts.memory import forget_peak, peak_kib
 from tests.kits.processes import is_running
 
 StartChild = Callable[[str], Child]
@@ -238,15 +238,11 @@ def test_a_flood_without_a_newline_leaves_memory_alone(start: StartChild) -> Non
         time.sleep(30)
         """
     )
-    before = peak_bytes()
+    forget_peak()
+    before = peak_kib()
     assert take(child, stall=120.0, limit=120.0) == READY
-    assert peak_bytes() - before < 50e6
+    assert peak_kib() - before < 50e6 / 1024
     assert max(map(len, child.tail)) <= MAX_LOG_CHARS
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @pytest.mark.long

@@ -168,18 +168,20 @@ def test_the_host_holds_no_more_than_the_ring(tmp_path: Path) -> None:
     """400 MB to a device that takes no memory, measured by the process itself."""
     path = write_sparse(tmp_path / "large.safetensors", {f"t{k}": (1 << 20, 25) for k in range(8)})
     code = """
-import resource, sys
+import sys
 from pathlib import Path
 from seedvr2_core.weights.staging.ring import StagedFile
 from seedvr2_core.weights.staging.spans import safetensors_spans
+from tests.kits.hosts.memory import forget_peak, peak_kib
 path = Path(sys.argv[1])
 spans = safetensors_spans(path)
 file = StagedFile(path, spans, device="meta", piece_bytes=1 << 20, buffers=8)
 file.expect(list(spans))
 file.read("t0")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+forget_peak()
+before = peak_kib()
 total = sum(file.read(name).nbytes for name in list(spans)[1:])
-print(total, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+print(total, 1024 * (peak_kib() - before))
 file.close()
 """
     done = subprocess.run(
