@@ -1,5 +1,6 @@
 """Numbers and names as the commands show them."""
 
+import math
 import shutil
 import sys
 import textwrap
@@ -18,7 +19,9 @@ ENDED_WELL = "Finished in state Completed()"
 
 
 def amount(megabytes: float) -> str:
-    """Megabytes, from a thousand on as gigabytes."""
+    """Megabytes, from a thousand on as gigabytes, and little ones as kilobytes."""
+    if megabytes < 0.1:
+        return f"{math.ceil(1000 * megabytes)} kB"
     return f"{megabytes / 1000:.2f} GB" if megabytes >= 1000 else f"{megabytes:.1f} MB"
 
 

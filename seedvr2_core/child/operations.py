@@ -304,8 +304,8 @@ def cut_excerpt(request: CutExcerpt, emitter: Emitter) -> Joined:
 
 def preview(request: Preview, emitter: Emitter) -> Previewed:
     """Draw the before/after picture of a joined job."""
+    from seedvr2_core.compare.before_after import STEPS, write_before_after
     from seedvr2_core.job.restored import near_middle, read_restored
-    from seedvr2_core.video.preview import STEPS, write_preview
 
     job_dir = JobDir(request.job_dir)
     plan, restored = read_record(job_dir.plan_path, Plan), None
@@ -319,7 +319,7 @@ def preview(request: Preview, emitter: Emitter) -> Previewed:
             at, alpha = near_middle(plan), video.keeps_alpha
             frames = read_restored(plan, job_dir, at, at + 1, alpha=alpha, on_bytes=told)
             restored = at, next(frames)
-        write_preview(
+        write_before_after(
             request.source,
             video,
             request.output,

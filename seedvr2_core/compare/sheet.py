@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from seedvr2_core.compare.label import drawn_label
 from seedvr2_core.report.measures import luma
 from seedvr2_core.video.info import VideoInfo
 
@@ -114,12 +115,6 @@ def _even(size: float | Fraction) -> int:
 
 
 def _drawn(text: str, height: int) -> np.ndarray:
-    """White letters on black, (h, w, 3) uint8."""
-    letters = max(_MIN_LABEL_PX, height // _LABEL_SHARE)
-    font = ImageFont.load_default(letters)
+    """The label of a picture of this height, (h, w, 3) uint8."""
     shown = text if len(text) <= _MAX_LABEL_CHARS else text[: _MAX_LABEL_CHARS - 3] + "..."
-    left, _, right, _ = font.getbbox(shown)
-    size = (round(right - left) + letters, min(height, letters * 3 // 2))
-    canvas = Image.new("RGB", size, "black")
-    ImageDraw.Draw(canvas).text((letters // 2, letters // 6), shown, font=font, fill="white")
-    return np.asarray(canvas)
+    return drawn_label(shown, max(_MIN_LABEL_PX, height // _LABEL_SHARE))[:height]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from seedvr2_core.beat import Beat, no_beat
+from seedvr2_core.compare.before_after import write_before_after
 from seedvr2_core.compare.sheet import Panel
 from seedvr2_core.frames import Frame
 from seedvr2_core.job import JobDir
@@ -20,7 +21,6 @@ from seedvr2_core.job.restored import read_restored
 from seedvr2_core.planning import Plan
 from seedvr2_core.video.info import EncoderSettings, VideoInfo
 from seedvr2_core.video.join import JoinPart, join_segments
-from seedvr2_core.video.preview import write_preview
 from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.wanted import excerpt
 from seedvr2_core.video.writer import SegmentWriter
@@ -62,7 +62,7 @@ class Cutting:
 
     def write_picture(self, result: Path, picture: Path) -> None:
         """Write the before/after picture of the piece."""
-        write_preview(self.source, self.video, result, picture, beat=self.beat)
+        write_before_after(self.source, self.video, result, picture, beat=self.beat)
 
     def _write(
         self, frames: Iterator[Frame], out: Path, metadata: dict[str, str]

@@ -78,6 +78,14 @@ def test_a_size_of_ones_own_has_a_field_beside_the_choices(person: Person) -> No
     person.choose("#option-resolution", "720p")
 
 
+def test_an_amount_is_told_in_the_unit_that_fits(person: Person) -> None:
+    """As the commands tell it (tests/deployments/cli/test_words.py)."""
+    told = person.page.run(
+        "import('/page/words.js').then(w => [0, 0.0004, 0.0205, 0.1, 999.4, 1500].map(w.size))"
+    )
+    assert told == ["0 kB", "1 kB", "21 kB", "0.1 MB", "999.4 MB", "1.50 GB"]
+
+
 def test_a_whole_job_by_mouse(person: Person, tmp_path: Path, axe: str | None) -> None:
     clip = tmp_path / HOSTILE.replace("/", "_")
     clip.write_bytes(CLIP.read_bytes())

@@ -3,7 +3,7 @@
 import { isAway, newKey, read } from "./api.js";
 import * as piece from "./piece.js";
 import { sendFile } from "./upload.js";
-import { $, choiceWords, duration, element, facts, fieldWords, notes } from "./words.js";
+import { $, choiceWords, duration, element, facts, fieldWords, notes, size } from "./words.js";
 
 const FIRST = ["resolution", "model", "codec"];
 const OWN = "own"; // the choice beside those of the schema; a field takes what it is
@@ -89,7 +89,7 @@ function dropZone(zone) {
 function choose(file) {
   chosen = file;
   if (file) $("address").value = "";
-  $("chosen").textContent = file ? `${file.name}, ${(file.size / 1e6).toFixed(1)} MB` : "";
+  $("chosen").textContent = file ? `${file.name}, ${size(file.size / 1e6)}` : "";
   forget();
 }
 

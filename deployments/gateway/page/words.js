@@ -102,6 +102,7 @@ export function counted(number, word) {
 }
 
 export function size(megabytes) {
+  if (megabytes < 0.1) return `${Math.ceil(1000 * megabytes)} kB`;
   return megabytes >= 1000 ? `${(megabytes / 1000).toFixed(2)} GB` : `${megabytes.toFixed(1)} MB`;
 }
 

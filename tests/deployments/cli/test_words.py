@@ -5,7 +5,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from deployments.cli.app import app
-from deployments.cli.words import duration, table
+from deployments.cli.words import amount, duration, table
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,21 @@ from deployments.cli.words import duration, table
 )
 def test_a_duration_is_told_in_the_unit_that_fits(seconds: float, words: str) -> None:
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "words"),
+    [
+        (0.0, "0 kB"),
+        (0.0004, "1 kB"),
+        (0.0205, "21 kB"),
+        (0.1, "0.1 MB"),
+        (999.4, "999.4 MB"),
+        (1500.0, "1.50 GB"),
+    ],
+)
+def test_an_amount_is_told_in_the_unit_that_fits(megabytes: float, words: str) -> None:
+    assert amount(megabytes) == words
 
 
 def test_no_line_of_the_list_of_commands_is_cut_at_80_columns() -> None:

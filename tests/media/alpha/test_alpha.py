@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seedvr2_core.compare.before_after import write_before_after
 from seedvr2_core.errors import InvalidRequestError, PlanError
 from seedvr2_core.files.durable import write_record
 from seedvr2_core.job import JobDir
@@ -22,7 +23,6 @@ from seedvr2_core.video.alpha.wish import parse_alpha
 from seedvr2_core.video.cuts import _thumbnails
 from seedvr2_core.video.output.formats import CODECS, CONTAINERS
 from seedvr2_core.video.output.segment import video_of_segment
-from seedvr2_core.video.preview import write_preview
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_alphas, read_frames
 from seedvr2_core.video.wanted import WantedFrames, wanted_frames
@@ -334,7 +334,7 @@ def test_fields_with_alpha(tmp_path: Path, deinterlace: str) -> None:
 
 def test_the_preview_shows_transparency_as_squares(clip: GetClip, tmp_path: Path) -> None:
     job = made_of(clip("png.mov"), tmp_path / "job", resolution="2x")
-    write_preview(clip("png.mov"), job.plan.video, job.output, tmp_path / "picture.jpg")
+    write_before_after(clip("png.mov"), job.plan.video, job.output, tmp_path / "picture.jpg")
     with Image.open(tmp_path / "picture.jpg") as picture:
         shown = np.asarray(picture.convert("RGB")).astype(int)
     corner = shown[-16:, :16]

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seedvr2_core.compare.before_after import write_before_after
 from seedvr2_core.errors import PlanError, SegmentError
 from seedvr2_core.planning import build_plan
 from seedvr2_core.video.output.formats import CONTAINERS
 from seedvr2_core.video.output.gate import Expected
 from seedvr2_core.video.output.sequence import check_sequence, check_still
 from seedvr2_core.video.picture.exr_header import read_exr_header
-from seedvr2_core.video.preview import write_preview
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.wanted import WantedFrames
@@ -91,7 +91,7 @@ def test_a_folder_has_the_frames(
         assert off.max() < most
         assert np.abs((ours - wanted).mean(axis=(0, 1))).max() < 0.6  # no tint
     picture = tmp_path / "preview.jpg"
-    write_preview(source, probe_video(source), job.output, picture)
+    write_before_after(source, probe_video(source), job.output, picture)
     assert picture.stat().st_size > 1000
 
 

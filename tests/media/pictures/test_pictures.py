@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seedvr2_core.compare.before_after import write_before_after
 from seedvr2_core.engines import small_engine
 from seedvr2_core.errors import SegmentError
 from seedvr2_core.video.output.formats import CONTAINERS
 from seedvr2_core.video.output.gate import Expected
 from seedvr2_core.video.output.sequence import check_still
-from seedvr2_core.video.preview import write_preview
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.wanted import WantedFrames
@@ -59,7 +59,7 @@ def test_a_photo_becomes_a_picture(
     source = pixels(photo)
     off = np.abs(pixels(job.output) - source)
     assert off.max() <= 1  # lanczos at the source's own size
-    write_preview(photo, probe_video(photo), job.output, tmp_path / "preview.jpg")
+    write_before_after(photo, probe_video(photo), job.output, tmp_path / "preview.jpg")
     assert (tmp_path / "preview.jpg").is_file()
 
 

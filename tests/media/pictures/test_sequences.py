@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from seedvr2_core.compare.before_after import write_before_after
 from seedvr2_core.errors import PlanError, SegmentError
 from seedvr2_core.planning import build_plan
 from seedvr2_core.video.output.formats import CONTAINERS
 from seedvr2_core.video.output.gate import Expected, ExpectedStream
 from seedvr2_core.video.output.sequence import check_sequence
-from seedvr2_core.video.preview import write_preview
 from seedvr2_core.video.probe import probe_video
 from tests.kits.clips.cases import Made, make_video
 from tests.kits.factories import make_options
@@ -115,7 +115,7 @@ def test_a_source_without_sound(made: GetSource, tmp_path: Path) -> None:
     with zipfile.ZipFile(job.output) as archive:
         assert archive.namelist()[-2:] == ["000005.png", "sequence.json"]
     picture = tmp_path / "preview.jpg"
-    write_preview(made("ntsc.mp4"), job.plan.video, job.output, picture)
+    write_before_after(made("ntsc.mp4"), job.plan.video, job.output, picture)
     assert picture.stat().st_size > 1000
 
 

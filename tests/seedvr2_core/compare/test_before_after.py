@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seedvr2_core.compare.before_after import STEPS, write_before_after
 from seedvr2_core.errors import InvalidVideoError
-from seedvr2_core.video.preview import STEPS, write_preview
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
 from tests.kits.media import DecodedPictures, ffmpeg
@@ -23,7 +23,7 @@ def test_shows_the_same_part_twice(demo_clip: Path, tmp_path: Path) -> None:
         if total == STEPS:
             steps.append(done)
 
-    write_preview(demo_clip, info, demo_clip, picture, beat=told)
+    write_before_after(demo_clip, info, demo_clip, picture, beat=told)
     assert steps == [1, 2, 3], "there is a sign of life after each step"
     with Image.open(picture) as image:
         assert image.size == (160 + 4 + 160, 180)
@@ -51,7 +51,7 @@ def test_a_single_picture_is_shown_whole(tmp_path: Path) -> None:
         noise = rng.integers(0, 255, (height // 4, width // 4, 3), np.uint8)
         still, picture = tmp_path / "a.png", tmp_path / "a.jpg"
         Image.fromarray(noise).resize(size).save(still)
-        write_preview(still, probe_video(still), still, picture)
+        write_before_after(still, probe_video(still), still, picture)
         with Image.open(picture) as image:
             pixels = np.asarray(image.convert("RGB")).astype(float)
         assert pixels.shape[1::-1] == (2 * expected[0] + 4, expected[1])
@@ -68,9 +68,9 @@ def test_a_single_picture_is_shown_whole(tmp_path: Path) -> None:
 def test_a_high_frame_is_made_smaller_and_its_halves_stay_alike(
     demo_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("seedvr2_core.video.preview.MAX_HEIGHT", 101)
+    monkeypatch.setattr("seedvr2_core.compare.before_after.MAX_HEIGHT", 101)
     picture = tmp_path / "preview.jpg"
-    write_preview(demo_clip, probe_video(demo_clip), demo_clip, picture)
+    write_before_after(demo_clip, probe_video(demo_clip), demo_clip, picture)
     with Image.open(picture) as image:
         pixels = np.asarray(image.convert("RGB")).astype(float)
     assert pixels.shape == (101, 90 + 4 + 90, 3)
@@ -81,7 +81,7 @@ def test_unreadable_output_is_told(demo_clip: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"nothing")
     with pytest.raises(InvalidVideoError, match=r"no frame of broken\.mp4"):
-        write_preview(demo_clip, probe_video(demo_clip), broken, tmp_path / "preview.jpg")
+        write_before_after(demo_clip, probe_video(demo_clip), broken, tmp_path / "preview.jpg")
 
 
 def test_the_way_to_a_frame_far_from_a_key_frame_is_not_silent(
@@ -94,6 +94,8 @@ def test_the_way_to_a_frame_far_from_a_key_frame_is_not_silent(
     info = probe_video(clip)
     (frame,) = read_frames(clip, info, 74, 75)
     decoded = DecodedPictures(monkeypatch)
-    write_preview(clip, info, clip, tmp_path / "a.jpg", restored=(74, frame), beat=decoded.beat)
+    write_before_after(
+        clip, info, clip, tmp_path / "a.jpg", restored=(74, frame), beat=decoded.beat
+    )
     assert decoded.count >= 75
     assert decoded.longest_silence <= 15

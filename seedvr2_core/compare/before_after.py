@@ -2,19 +2,21 @@
 
 Of a job that makes one picture it is the whole picture: there the details are all that counts.
 
-moviepy draws it, and reads a short output, which is upright and has square pixels. The source is
-read by our own reader, because moviepy turns and stretches pictures wrongly; so is the output of a
-job that still has its segments, because moviepy reads a hundred frames on its way to the middle.
+moviepy enlarges the source, and reads a short output, which is upright and has square pixels. The
+source is read by our own reader, because moviepy turns and stretches pictures wrongly; so is the
+output of a job that still has its segments, because moviepy reads a hundred frames on its way to
+the middle.
 """
 
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from moviepy import ImageClip, TextClip, VideoFileClip
+from moviepy import ImageClip, VideoFileClip
 from PIL import Image
 
 from seedvr2_core.beat import Beat, no_beat
+from seedvr2_core.compare.label import drawn_label
 from seedvr2_core.errors import InvalidVideoError
 from seedvr2_core.files.durable import replace_file
 from seedvr2_core.frames import Frame
@@ -40,7 +42,7 @@ STEPS = 4
 """Of the drawing: the result is read, the source is read, both are drawn, the file is written."""
 
 
-def write_preview(
+def write_before_after(
     source: Path,
     info: VideoInfo,
     output: Path,
@@ -130,11 +132,7 @@ def _write_label(sheet: np.ndarray, text: str, *, left: int) -> None:
     """
     height, width, _ = sheet.shape
     letters = max(MIN_LABEL_PX, min(height // LABEL_SHARE, width // 2 // LETTERS))
-    margin = (letters // 2, letters // 3)
-    clip = TextClip(
-        text=text, font_size=letters, color="white", bg_color="black", margin=margin, duration=1
-    )
-    label = np.asarray(clip.get_frame(0))
+    label = drawn_label(text, letters)
     place = sheet[: label.shape[0], left : left + label.shape[1]]
     place[:] = label[: place.shape[0], : place.shape[1]]
 
