@@ -17,5 +17,5 @@ def test_letters_stand_whole_on_black_with_as_much_of_it_on_each_side(
     above, below = rows.argmax(), rows[::-1].argmax()
     left, right = columns.argmax(), columns[::-1].argmax()
     assert min(above, below) >= letters // 6
-    assert abs(int(above) - int(below)) <= letters // 3, "some letters have parts below the line"
+    assert abs(int(above) - int(below)) <= letters // 2, "some letters have parts below the line"
     assert abs(int(left) - int(right)) <= 2 + letters // 12
