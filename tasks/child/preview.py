@@ -85,11 +85,12 @@ def preview_notes(part: PreviewPart) -> list[str]:
     """What the user is told: what is made, what it takes and what the whole job takes."""
     cost = "" if part.price is None else f", price {part.price:.2f}"
     whole = "" if part.whole_price is None else f", price {part.whole_price:.2f}"
+    is_made = "is" if len(part.segments) == 1 else "are"
     notes = [
         f"preview: {part.start_seconds:g} s to {part.end_seconds:g} s of the result; "
-        f"{len(part.segments)} of {counted(part.of_segments, 'segment')} are made for it, about "
-        f"{part.seconds:.0f} s{cost}; the whole job keeps them (about {part.whole_seconds:.0f} s"
-        f"{whole})"
+        f"{len(part.segments)} of {counted(part.of_segments, 'segment')} {is_made} made for it, "
+        f"about {part.seconds:.0f} s{cost}; the whole job keeps what is made (about "
+        f"{part.whole_seconds:.0f} s{whole})"
     ]
     return notes if part.exact else [*notes, NOT_EXACT]
 

@@ -180,7 +180,7 @@ function pieceFacts(piece) {
   const price = piece.whole_price === null ? "" : `, price ${piece.whole_price.toFixed(2)}`;
   return [
     ["Piece", `${clock(piece.start_seconds)} to ${clock(piece.end_seconds)}`],
-    ["Made for it", `${piece.segments.length} of ${piece.of_segments} segments`],
+    ["Made for it", `${piece.segments.length} of ${counted(piece.of_segments, "segment")}`],
     ["The whole film", `about ${duration(piece.whole_seconds)}${price}`],
   ];
 }
