@@ -3,7 +3,6 @@
 And report: measure the result against its source.
 """
 
-import resource
 import time
 from pathlib import Path
 
@@ -95,7 +94,6 @@ def report(
             output_sha256=stored.sha256,
             output_bytes=stored.num_bytes,
             stage_seconds=current().stage_seconds,
-            peak_bytes=resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 or None,
             seconds_so_far=so_far,
             notes=(*job.notes, *video.notes),
         ),

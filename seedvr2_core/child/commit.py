@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from seedvr2_core.child.memory import most_taken
 from seedvr2_core.child.progress import Events, ProgressCount, alive_while_reading
 from seedvr2_core.engines.protocol import Commit, Session
 from seedvr2_core.errors import SegmentError
@@ -105,7 +106,13 @@ def _check_count(what: str, found: int, expected: int) -> None:
 def _making(job: RestoreJob, written: Written) -> Making:
     """How a segment was made; of one from a master, how that was."""
     index = written.segment.index
-    make = partial(Making, seconds=time.monotonic() - written.began)
+    host_bytes, gpu_bytes = most_taken()
+    make = partial(
+        Making,
+        seconds=time.monotonic() - written.began,
+        host_bytes=host_bytes,
+        gpu_bytes=gpu_bytes,
+    )
     if master := job.from_masters.get(index):
         return make(
             device=master.device, precision=master.precision, rung=master.rung, from_master=True

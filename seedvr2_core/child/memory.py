@@ -11,6 +11,7 @@ import math
 import os
 import re
 import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,6 +80,27 @@ def _left_in_container(root: Path) -> int | None:
     return least
 
 
+def most_taken() -> tuple[int, int]:
+    """The most memory that this process has had since it began: of the host, and of its GPU.
+
+    Not by `getrusage`, whose figure begins with the peak of the process that has started this one.
+
+    Returns:
+        Bytes of the host; bytes of one GPU that torch has reserved, 0 where it has used none.
+    """
+    torch = sys.modules.get("torch")
+    gpu = 0
+    if torch is not None and torch.cuda.is_initialized():
+        gpu = max(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count())))
+    return _told_bytes(Path("/proc/self/status").read_text(), "VmHWM"), gpu
+
+
+def _told_bytes(status: str, name: str) -> int:
+    """A size in the text of /proc/self/status; 0 if it is not there."""
+    found = re.search(rf"^{name}:\s*(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
 def check_host(memory: MemoryPlan | None, device: str, root: Path = Path("/")) -> None:
     """Look whether this process may take what a plan needs of the host, before an engine is loaded.
 
@@ -114,10 +136,7 @@ def _left_of_bound(root: Path) -> int | None:
     soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if soft == resource.RLIM_INFINITY:
         return None
-    for line in (root / "proc/self/status").read_text().splitlines():
-        if line.startswith("VmData:"):
-            return max(0, soft - int(line.split()[1]) * 1024)
-    return soft
+    return max(0, soft - _told_bytes((root / "proc/self/status").read_text(), "VmData"))
 
 
 def oom_kills(root: Path = Path("/")) -> int:

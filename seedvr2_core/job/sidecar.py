@@ -55,6 +55,10 @@ class Sidecar:
     """Coded from a master: no engine has made it here, so it leaves no latents."""
     anew: str = ""
     """Why an engine made it although masters were there; "" where that was so for no reason."""
+    host_bytes: int = 0
+    """Most host memory of the process that made it, until then; 0 where it was not measured."""
+    gpu_bytes: int = 0
+    """The same of its GPU, as torch reserves it; 0 without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,8 @@ class Making:
     rung: str = ""
     from_master: bool = False
     anew: str = ""
+    host_bytes: int = 0
+    gpu_bytes: int = 0
 
 
 _PARTS_OF_LATER_PLANS = ("encoder_rings", "decoder_rings", "encoder_bands", "decoder_bands")
@@ -134,6 +140,8 @@ def commit_segment(
         rung=made.rung,
         from_master=made.from_master,
         anew=made.anew,
+        host_bytes=made.host_bytes,
+        gpu_bytes=made.gpu_bytes,
     )
     replace_file(part, job_dir.video_path(segment.index))
     sync_directory(job_dir.segments_path)

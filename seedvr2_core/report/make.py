@@ -73,7 +73,8 @@ def _report(
             for s in sidecars
         ),
         planned_peaks=dict(plan.memory.peaks) if plan.memory else {},
-        peak_bytes=about.peak_bytes,
+        peak_bytes=max((s.host_bytes for s in sidecars), default=0) or None,
+        gpu_peak_bytes=max((s.gpu_bytes for s in sidecars), default=0) or None,
         summary=summary,
         sights=tuple(sorted(looked.sights, key=lambda sight: sight.frame)),
         non_finite=_NUMBERS_CHECKED if plan.memory else "not checked by this engine",

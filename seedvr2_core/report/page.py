@@ -150,16 +150,19 @@ def _quality(report: QualityReport) -> str:
 
 def _times(report: QualityReport) -> str:
     segments = {f"segment {one.index}": one.seconds for one in report.segments}
-    peaks = [(f"Planned, {k}", f"{v / 2**30:.2f} GiB") for k, v in report.planned_peaks.items()]
-    measured = None if report.peak_bytes is None else f"{report.peak_bytes / 2**30:.2f} GiB"
-    memory = _table([*peaks, ("Host, largest process of this run, measured", measured)])
+    sizes = {f"Planned, {phase}": size for phase, size in report.planned_peaks.items()}
+    sizes["Host, the most that was measured"] = report.peak_bytes or 0
+    if report.gpu_peak_bytes is not None:
+        sizes["GPU, the most that was measured"] = report.gpu_peak_bytes
+    told = [(name, f"{size / 2**30:.2f} GiB" if size else None) for name, size in sizes.items()]
     shown = dict(list(segments.items())[:60])
     many = f"<p class='quiet'>The first 60 of {len(segments)}.</p>" if len(segments) > 60 else ""
     return (
         "<h2>Time and memory</h2><h3>Time per stage of this run</h3>"
         f"{bars(report.stage_seconds, unit='s', name='Seconds per stage')}"
         f"<h3>Time per segment</h3>{bars(shown, unit='s', name='Seconds per segment')}{many}"
-        f"<h3>Memory</h3>{memory}"
+        f"<h3>Memory</h3>{_table(told)}"
+        "<p class='quiet'>Measured: of a process that made segments, since it began.</p>"
         f"<p class='quiet'>Measuring for this report took {report.report_seconds:.1f} s.</p>"
     )
 

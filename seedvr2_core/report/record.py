@@ -21,8 +21,6 @@ class AboutJob:
     output_bytes: int
     stage_seconds: Mapping[str, float]
     """Stage -> seconds of this run, in the order in which they came."""
-    peak_bytes: int | None
-    """Most host memory of one process that this run has started."""
     seconds_so_far: float
     """Of this run."""
     notes: tuple[str, ...]
@@ -131,6 +129,9 @@ class QualityReport:
     planned_peaks: Mapping[str, int]
     """Phase -> bytes of device memory, as predicted; empty for engines that plan none."""
     peak_bytes: int | None
+    """Most host memory of a process that made segments; None where it was not measured."""
+    gpu_peak_bytes: int | None
+    """Most memory of its GPU, as torch reserved it; None without one."""
     summary: QualitySummary
     sights: tuple[Sight, ...]
     non_finite: str

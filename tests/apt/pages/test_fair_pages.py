@@ -52,7 +52,6 @@ def job_dir(demo_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> JobDir
         output_sha256="ab" * 32,
         output_bytes=1_200_000,
         stage_seconds={"probe": 0.5, "restore": 7.25, "deliver": 2.0},
-        peak_bytes=2**30,
         seconds_so_far=10.0,
         notes=("a note",),
     )

@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from seedvr2_core.child.memory import check_host, free_host_bytes, machine_bytes, oom_kills
+from seedvr2_core.child.memory import (
+    check_host,
+    free_host_bytes,
+    machine_bytes,
+    most_taken,
+    oom_kills,
+)
 from seedvr2_core.child.protocol import Event, Heartbeat, Probe, Request, Restore, Taken
 from seedvr2_core.errors import InvalidVideoError, ResourceError
 from seedvr2_core.files import read_record, write_record
@@ -227,3 +234,28 @@ def test_pictures_that_do_not_fit_are_told_with_the_bound(tmp_path: Path) -> Non
     )
     with pytest.raises(ResourceError, match=r"at most 0\.5 GB \(SEEDVR2_CHILD_MEMORY_BYTES\)"):
         probe_in_little(path, tmp_path / "info.json")
+
+
+def test_the_most_memory_is_this_process_s_own() -> None:
+    """What its parent holds counts for nothing, and what it gave back still counts."""
+    code = (
+        "from seedvr2_core.child.memory import most_taken\n"
+        "begun, _ = most_taken()\n"
+        "taken = bytearray(b'a') * 2**26\n"
+        "del taken\n"
+        "print(begun, *most_taken())"
+    )
+    held = bytearray(b"a") * 2**28
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    begun, most, gpu = map(int, told.split())
+    assert begun < 2**27 < len(held) <= most_taken()[0]
+    assert 2**25 < most - begun < 2**27
+    assert gpu == 0
+
+
+@pytest.mark.gpu
+def test_the_most_memory_of_a_gpu_is_what_torch_reserved() -> None:
+    torch.empty(2**28, dtype=torch.uint8, device="cuda")
+    assert most_taken()[1] >= 2**28

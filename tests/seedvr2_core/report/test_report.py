@@ -39,6 +39,7 @@ from seedvr2_core.video.reader import read_frames
 from seedvr2_core.video.wanted import WantedFrames, wanted_frames
 from tests.kits.clips.transparent import saved, textured
 from tests.kits.factories import make_info, make_options
+from tests.kits.hosts.memory import peak_kib
 from tests.kits.media import DecodedPictures
 from tests.kits.pipeline import KeepTorch, make_segments
 
@@ -48,7 +49,6 @@ ABOUT = AboutJob(
     output_sha256="ab" * 32,
     output_bytes=1_200_000,
     stage_seconds={"probe": 0.5, "restore": 7.25},
-    peak_bytes=2**30,
     seconds_so_far=10.0,
     notes=("<b>a note</b>",),
 )
@@ -166,10 +166,13 @@ def test_the_report_of_a_job(demo_clip: Path, demo_job: tuple[Plan, JobDir]) -> 
     assert abs(report.summary.detail_db or 99) < 2, "Lanczos keeps what there is"
     assert max(map(abs, report.summary.drift or (99,))) < 1
     assert (report.summary.black, report.summary.frozen) == (0, 0)
+    assert 2**20 < (report.peak_bytes or 0) <= peak_kib() * 1024
+    assert report.gpu_peak_bytes is None
     told = json.loads(job_dir.report_json_path.read_text())
     assert told["format"] == 1
     html = job_dir.report_path.read_text()
     _whole(html)
+    assert f"{(report.peak_bytes or 0) / 2**30:.2f} GiB" in html
     assert html.count("<img ") == 10, "five moments, before and after"
     assert not re.findall(r"<script|<b>|\son\w+=|(?:src|href)=\"(?!data:)", html)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;.mp4" in html
