@@ -76,7 +76,7 @@ audit: .venv/.installed ## ask PyPI which locked packages have known vulnerabili
 
 # The tool has an environment of its own, so that it does not list itself.
 sbom: .venv/.installed ## write sbom.cdx.json: what is installed here, with versions and licences
-	@$(PYTHON) -m venv .venv/sbom
+	@$(PYTHON) -m venv --clear .venv/sbom
 	@.venv/sbom/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/sbom.lock
 	@.venv/sbom/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --output-file sbom.cdx.json $(BIN)/python
 
@@ -85,7 +85,7 @@ docs: .venv/.installed ## write the pages that come from the code (options, sett
 
 # Neither `make demo` nor `make test` needs it: the tool has an environment of its own.
 site: ## build the pages as a site in site/; a link that leads nowhere fails
-	@$(PYTHON) -m venv .venv/site
+	@$(PYTHON) -m venv --clear .venv/site
 	@.venv/site/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/docs.lock
 	@.venv/site/bin/zensical build --clean --strict
 	@$(PYTHON) docs/check_links.py site
