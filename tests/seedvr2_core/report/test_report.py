@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,8 +32,9 @@ from seedvr2_core.report.chosen_frames import (
 from seedvr2_core.report.look import look_at
 from seedvr2_core.report.make import make_report
 from seedvr2_core.report.measures import Pair, measure_pair
+from seedvr2_core.report.page import page
 from seedvr2_core.report.plots import bars, points
-from seedvr2_core.report.record import AboutJob, QualityReport
+from seedvr2_core.report.record import AboutJob, QualityReport, SegmentTime
 from seedvr2_core.video.info import VideoInfo
 from seedvr2_core.video.probe import probe_video
 from seedvr2_core.video.reader import read_frames
@@ -177,6 +179,26 @@ def test_the_report_of_a_job(demo_clip: Path, demo_job: tuple[Plan, JobDir]) -> 
     assert not re.findall(r"<script|<b>|\son\w+=|(?:src|href)=\"(?!data:)", html)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;.mp4" in html
     assert len(html) < 2_000_000
+
+
+def test_the_report_of_a_long_job_of_a_gpu(demo_clip: Path, demo_job: tuple[Plan, JobDir]) -> None:
+    """Planned and measured memory stand side by side; only so many segments are shown as bars."""
+    made = make_report(demo_job[1], demo_clip, ABOUT, seconds=1.0)
+    long = replace(
+        made,
+        planned_peaks={"dit": 30 * 2**30},
+        gpu_peak_bytes=29 * 2**30,
+        segments=tuple(SegmentTime(index=k, num_frames=9, seconds=1.0) for k in range(61)),
+        warnings=(),
+    )
+    told = re.sub(r"<[^>]+>", " ", page(long, ()))
+    for name, size in (("Planned, dit", "30.00"), ("GPU, the most that was measured", "29.00")):
+        assert re.search(rf"{name}\s+{size} GiB", told)
+    assert "The first 60 of 61." in told
+    assert "segment 59" in told
+    assert "segment 60" not in told
+    assert "Nothing that was measured stands out." in told
+    assert "GPU" not in re.sub(r"<[^>]+>", " ", page(made, ())).partition("Memory")[2]
 
 
 def test_what_alpha_hides_is_neither_measured_nor_shown(tmp_path: Path) -> None:
