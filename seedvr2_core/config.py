@@ -285,5 +285,6 @@ def find_engine(name: str) -> EngineSpec:
         InvalidRequestError: no such engine.
     """
     if name not in ENGINES:
-        raise InvalidRequestError(f"unknown model {name!r}; choose one of: {', '.join(ENGINES)}")
+        usual = ", ".join(engine for engine, spec in ENGINES.items() if not spec.test_only)
+        raise InvalidRequestError(f"unknown model {name!r}; choose one of: {usual}")
     return ENGINES[name]

@@ -223,6 +223,8 @@ def check_resolution(resolution: str) -> str:
     Raises:
         InvalidRequestError: which ones there are.
     """
+    if not isinstance(resolution, str):
+        raise InvalidRequestError(f"resolution: expected a word such as '720p', got {resolution!r}")
     try:
         return parse_resolution(resolution)
     except ValueError as error:

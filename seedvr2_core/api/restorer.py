@@ -49,7 +49,7 @@ class _Form:
 
     def to_levels(self, picture: np.ndarray | Tensor) -> np.ndarray:
         """(H, W, 3 or 4) uint8 or uint16; float pictures from 0 to 1 are rounded to 16 bits."""
-        array = picture.detach().cpu().numpy() if isinstance(picture, Tensor) else picture
+        array = _array_of(picture) if isinstance(picture, Tensor) else picture
         if array.dtype in (np.uint8, np.uint16):
             return array
         if not np.isfinite(array).all():
@@ -140,6 +140,11 @@ class Restorer:
             ResourceError: the device's memory does not suffice; the message says what fits.
             StoppedByCallerError: `cancel` was set.
         """
+        if not isinstance(frames, (np.ndarray, Tensor)):
+            raise InvalidRequestError(
+                f"expected frames in one numpy array or torch tensor, got {type(frames).__name__}; "
+                "stack them (numpy.stack, torch.stack), or give them to Restorer.stream"
+            )
         if frames.ndim != 4:
             raise InvalidRequestError(
                 f"expected frames (T, H, W, 3), or (T, H, W, 4) with alpha, got "
@@ -186,6 +191,8 @@ class Restorer:
         check_resolution(resolution)
         if num_frames < 1:
             raise InvalidRequestError(f"expected at least 1 frame, got {num_frames}")
+        if not isinstance(frames, Iterable):
+            raise InvalidRequestError(f"expected frames one by one, got {type(frames).__name__}")
         pictures = iter(frames)
         first = next(pictures, None)
         if first is None:
@@ -255,10 +262,9 @@ class _Numbered:
         for index in range(self._num_frames):
             if picture is None:
                 raise InvalidRequestError(f"the frames ended after {index} of {self._num_frames}")
-            if (picture.shape, picture.dtype) != (first.shape, first.dtype):
+            if _told(picture) != _told(first):
                 raise InvalidRequestError(
-                    f"frame {index} is {tuple(picture.shape)} {picture.dtype}, expected "
-                    f"{tuple(first.shape)} {first.dtype} like the first"
+                    f"frame {index} is {_told(picture)}, expected {_told(first)} like the first"
                 )
             yield Frame(rgb=self._rgb(self._form.to_levels(picture)), pts=index, index=index)
             if index + 1 < self._num_frames:
@@ -281,14 +287,29 @@ class _Numbered:
 
 def _check_picture(picture: np.ndarray | Tensor) -> None:
     """Refuse what is no picture of three or four channels in a dtype that is known."""
-    kind = str(picture.dtype).removeprefix("torch.")
     known = ("uint8", "uint16", "float16", "float32", "float64", "bfloat16")
-    shape = tuple(picture.shape)
-    if len(shape) != 3 or shape[-1] not in (_RGB, _RGBA) or 0 in shape or kind not in known:
+    fits = isinstance(picture, (np.ndarray, Tensor))
+    if fits:
+        kind, shape = str(picture.dtype).removeprefix("torch."), tuple(picture.shape)
+        fits = len(shape) == 3 and shape[-1] in (_RGB, _RGBA) and 0 not in shape and kind in known
+    if not fits:
         raise InvalidRequestError(
-            f"expected frames (H, W, 3), or (H, W, 4) with alpha, of {', '.join(known)}, got "
-            f"{shape} {kind}"
+            f"expected frames (H, W, 3), or (H, W, 4) with alpha, in numpy arrays or torch tensors "
+            f"of {', '.join(known)}, got {_told(picture)}"
         )
+
+
+def _told(picture: object) -> str:
+    """Shape and dtype of a picture, or what it is instead."""
+    if isinstance(picture, (np.ndarray, Tensor)):
+        return f"{tuple(picture.shape)} {picture.dtype}"
+    return type(picture).__name__
+
+
+def _array_of(picture: Tensor) -> np.ndarray:
+    """A tensor's values, with bfloat16, which numpy does not have, as float32."""
+    values = picture.detach().cpu()
+    return (values.float() if values.dtype is torch.bfloat16 else values).numpy()
 
 
 def upscale_frames(

@@ -59,7 +59,10 @@ def test_alpha_goes_past_the_engine(options: ModelOptions, white: float) -> None
     np.testing.assert_array_equal(again, made)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float16, torch.float32])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32, torch.float64],
+)
 def test_tensors_come_back_as_tensors_of_their_dtype(dtype: torch.dtype) -> None:
     frames = torch.from_numpy(clip())
     if dtype is torch.uint16:
@@ -189,6 +192,31 @@ def test_wrong_frames_are_named(frames: list[np.ndarray], count: int, sentence: 
         list(restorer.stream(frames, num_frames=count, resolution="720p"))
 
 
+@pytest.mark.parametrize("given", [[clip(1)[0]], iter(clip(1)), "clip.mp4", None])
+def test_what_is_no_array_is_refused_with_what_to_do(given: Any) -> None:
+    kind = type(given).__name__
+    with pytest.raises(InvalidRequestError, match=rf"one numpy array or torch tensor, got {kind};"):
+        upscale_frames(given, resolution="720p", options=LANCZOS)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ([[[1, 2, 3]]], "in numpy arrays or torch tensors of .*, got list"),
+        ("ab", "in numpy arrays or torch tensors of .*, got str"),
+        ([clip(1)[0], "b"], r"frame 1 is str, expected \(\d+, \d+, 3\) uint8 like the first"),
+        (
+            [clip(1)[0], torch.from_numpy(clip(1)[0])],
+            "frame 1 is .* torch.uint8, expected .* uint8",
+        ),
+        (5, "expected frames one by one, got int"),
+    ],
+)
+def test_a_stream_of_something_else_is_refused(given: Any, sentence: str) -> None:
+    with Restorer(LANCZOS) as restorer, pytest.raises(InvalidRequestError, match=sentence):
+        list(restorer.stream(given, num_frames=2, resolution="720p"))
+
+
 @pytest.mark.parametrize(
     ("options", "resolution", "sentence"),
     [
@@ -197,12 +225,13 @@ def test_wrong_frames_are_named(frames: list[np.ndarray], count: int, sentence: 
         ({"model": "lanczos", "device": "cuda:0"}, "720p", "finds no GPU"),
         ({"model": "lanczos", "device": "tpu"}, "720p", "no device of torch"),
         ({"model": "lanczos"}, "720", "did you mean 720p"),
+        ({"model": "lanczos"}, 720, "expected a word such as '720p', got 720"),
         ({"seed": -1}, "720p", "seed"),
         ({"batch_size": 0}, "720p", "batch_size"),
         ({"stitch_mode": "mix"}, "720p", "stitch_mode is one of crossfade, later"),
     ],
 )
-def test_wrong_options_are_named(options: dict[str, Any], resolution: str, sentence: str) -> None:
+def test_wrong_options_are_named(options: dict[str, Any], resolution: Any, sentence: str) -> None:
     if options.get("device") == "cuda:0" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(SeedVR2Error, match=sentence):
