@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.cli.words import absolute
+from deployments.cli.words import absolute, check_named
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.video.output.formats import CODECS, container_of
 from tasks.schemas import UpscaleRequest, check_request
@@ -213,6 +213,7 @@ def request_of(sources: list[str] | None, **options: object) -> UpscaleRequest:
         raise InvalidRequestError(
             f"exactly one SOURCE is needed, got {len(sources or [])}; see --help"
         )
+    check_named(sources)
     if "://" in sources[0]:
         return check_request(video_url=sources[0], **options)
     path = absolute(Path(sources[0]), "SOURCE")

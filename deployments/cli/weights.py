@@ -306,14 +306,14 @@ def _print_report(report: WeightsReport, as_json: bool) -> None:
     if as_json:
         typer.echo(report.model_dump_json())
         return
-    stdout = Console(soft_wrap=True, highlight=False)
+    stdout = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
     models = Table(title=None, box=None, pad_edge=False)
     for heading in ("model", "can run", "missing"):
         models.add_column(heading)
     for model in report.models:
         models.add_row(model.name, "yes" if model.ready else "no", ", ".join(model.missing))
     stdout.print(models)
-    stdout.print(f"\n{report.weights_dir} ({report.device})", markup=False)
+    stdout.print(f"\n{report.weights_dir} ({report.device})")
     for file in report.files:
         stdout.print(Text("  " + _file_line(file)))
     if not report.files:

@@ -4,7 +4,7 @@ import math
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,18 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def check_named(sources: Sequence[str]) -> None:
+    """Refuse an empty SOURCE: as a path it would be the folder in which the command is run.
+
+    Raises:
+        InvalidRequestError: one names nothing.
+    """
+    if any(not source.strip() for source in sources):
+        raise InvalidRequestError(
+            "a SOURCE is empty; name a file or an address (is a variable of the shell not set?)"
+        )
 
 
 def absolute(path: Path, what: str) -> Path:

@@ -29,8 +29,9 @@ from seedvr2_core.errors import SeedVR2Error, remedy_of, with_code
 from tasks.json_logs import json_line
 from tasks.sources.names import printable
 
-console = Console(stderr=True)
-"""All text for people goes to stderr; stdout holds only the result."""
+console = Console(stderr=True, emoji=False)
+"""All text for people goes to stderr; stdout holds only the result. Rich would make a picture of
+`:m:` in a name, or in a time such as h:m:s."""
 
 _ADVICE: Mapping[int, str] = {
     errno.EACCES: "give this user the right to it, or name another place",

@@ -301,7 +301,8 @@ def sentence_of(error: object) -> str:
     if where.partition(".")[0] in _NOT_SHOWN:
         return f"{where}: {message}"
     given = str(error["input"])[:80]
-    return f"{where}: {message}, got {given!r}{_suggestion(where, given)}"
+    told = "" if repr(given) in message else f", got {given!r}"
+    return f"{where}: {message}{told}{_suggestion(where, given)}"
 
 
 def _suggestion(field: str, given: str) -> str:

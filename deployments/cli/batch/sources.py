@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from deployments.cli.words import absolute
+from deployments.cli.words import absolute, check_named
 from seedvr2_core.errors import InvalidRequestError
 from seedvr2_core.video.sequence.names import is_picture_name
 from seedvr2_core.words import counted
@@ -79,9 +79,10 @@ def batch_of(
     With `fps` a folder is one video, whose pictures are in it.
 
     Raises:
-        InvalidRequestError: a list or folder cannot be read or has no videos, or options of one
-            video and of many are mixed.
+        InvalidRequestError: a source names nothing, a list or folder cannot be read or has no
+            videos, or options of one video and of many are mixed.
     """
+    check_named(sources or ())
     is_folder = [not fps and "://" not in one and Path(one).is_dir() for one in sources or ()]
     many = len(sources or ()) > 1 or any(is_folder) or list_file is not None
     if not many and watch_folder is None:

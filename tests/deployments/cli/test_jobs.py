@@ -306,6 +306,7 @@ def test_logs_follow_until_the_end_and_take_late_lines(
     ("words", "told"),
     [
         (("submit",), "exactly one SOURCE"),
+        (("submit", ""), "a SOURCE is empty"),
         (("submit", URL, "--resolution", "8k"), "8k"),
         (("submit", "ftp://example.org/a.mp4"), "ftp: addresses are not fetched"),
         (("submit", "/no/such/file.mp4"), "does not exist"),

@@ -4,6 +4,7 @@ import errno
 import functools
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -131,6 +132,23 @@ def test_a_wrong_setting_is_named_and_a_secret_is_not_shown(
 def test_names_cannot_steer_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     say("a\x1b[31m\udcff\u202eb c\u00a0é")
     assert capfd.readouterr().err == "a\\x1b[31m\\xff\\u202eb c\u00a0é\n"
+
+
+def test_what_is_said_is_shown_as_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+    """Rich would make a picture of `:m:`, and leave `[b]` out."""
+    told = "error: start: write h:m:s; got a:smile:[b].mp4"
+    say(told)
+    assert capfd.readouterr().err == told + "\n"
+
+
+def test_every_console_shows_text_as_it_is() -> None:
+    """And no text becomes part of a bar or a table in another way than as it is."""
+    for path in (ROOT / "deployments").rglob("*.py"):
+        text = path.read_text()
+        for found in re.findall(r"\bConsole\((?!\))[^)]*\)", text):
+            assert "emoji=False" in found, f"{path}: {found}"
+        for found in re.findall(r"TextColumn\([^)]*\)", text):
+            assert "markup=False" in found, f"{path}: {found}"
 
 
 def test_the_result_is_raw_for_scripts(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -90,6 +90,13 @@ def test_what_cannot_be_meant_is_refused(
         choose(*(tmp_path / one for one in given), **options)
 
 
+@pytest.mark.parametrize("given", [[""], ["x.mp4", " "]])
+def test_an_empty_source_is_not_the_folder_where_we_are(choose: Choose, given: list[str]) -> None:
+    """A variable of the shell that is not set must not make a job of each video there."""
+    with pytest.raises(InvalidRequestError, match="a SOURCE is empty; name a file"):
+        choose(*given)
+
+
 def test_the_folder_of_results_is_made(choose: Choose, folder: Path, tmp_path: Path) -> None:
     made = choose(folder, output=tmp_path / "out")
     assert made is not None
