@@ -105,7 +105,8 @@ def settings_page() -> str:
             "The environment says what an installation allows and where it keeps things; what one "
             "job should do is [an option](options.md). `tasks/settings.py` is the only reader. If "
             "`SEEDVR2_SECRETS_DIR` is set, a value may also stand in a file of that folder that is "
-            "named like the variable; the environment wins."
+            "named like the variable; the environment wins. A variable that is empty counts as one "
+            "that is not set."
         ),
         prose(
             "The commands that run jobs on your own machine (`seedvr2 upscale`, `plan`, `doctor`, "

@@ -1,15 +1,20 @@
-"""Types of settings that are written as text in one line: lists and the table of deployments."""
+"""Types of settings that are written as text in one line, lists for instance, and old names."""
 
 import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field
 from pydantic_settings import NoDecode
 
 RESOLUTIONS = ("720p", "1080p", "2k", "4k")
 _H100, _H200 = "upscale/h100", "upscale/h200"
 DEPLOYMENTS = {"720p": _H100, "1080p": _H100, "2k": _H200, "4k": _H200}
+
+
+def also(old_name: str) -> AliasChoices:
+    """Two names of a variable: with our prefix, and as the service that we replace called it."""
+    return AliasChoices(f"SEEDVR2_{old_name}", old_name)
 
 
 def _split(value: object) -> object:

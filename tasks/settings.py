@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, DirectoryPath, Field, SecretStr, model_validator
+from pydantic import DirectoryPath, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -30,6 +30,7 @@ from tasks.setting_types import (
     Seconds,
     Table,
     WebAddress,
+    also,
 )
 
 __all__ = [
@@ -42,11 +43,6 @@ __all__ = [
 ]
 
 
-def _also(old_name: str) -> AliasChoices:
-    """Two names of a variable: with our prefix, and as the service that we replace called it."""
-    return AliasChoices(f"SEEDVR2_{old_name}", old_name)
-
-
 class _Groups(ChildSettings, GatewaySettings, ServiceSettings, StoreSettings):
     """The groups that have a file of their own."""
 
@@ -55,7 +51,11 @@ class Settings(_Groups, BaseSettings):
     """What this machine or worker pool allows, and where it keeps its files."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SEEDVR2_", extra="ignore", frozen=True, validate_by_name=True
+        env_prefix="SEEDVR2_",
+        env_ignore_empty=True,  # as a folder an empty one would be that in which we are
+        extra="ignore",
+        frozen=True,
+        validate_by_name=True,
     )
 
     work_dir: AbsolutePath = Field(
@@ -86,24 +86,24 @@ class Settings(_Groups, BaseSettings):
     )
     bunny_storage_zone: str | None = Field(
         default=None,
-        validation_alias=_also("BUNNY_STORAGE_ZONE"),
+        validation_alias=also("BUNNY_STORAGE_ZONE"),
         description="Name of the Bunny storage zone. Required if the storage is `bunny`.",
     )
     bunny_storage_key: SecretStr | None = Field(
         default=None,
-        validation_alias=_also("BUNNY_STORAGE_KEY"),
+        validation_alias=also("BUNNY_STORAGE_KEY"),
         description="Password of the Bunny storage zone (not the API key of the account). "
         "Required if the storage is `bunny`.",
     )
     bunny_base_url: str | None = Field(
         default=None,
-        validation_alias=_also("BUNNY_BASE_URL"),
+        validation_alias=also("BUNNY_BASE_URL"),
         description="Public address of the pull zone that serves the storage zone: "
         "https://NAME.b-cdn.net. Required if the storage is `bunny`.",
     )
     bunny_root_dir: str = Field(
         default="",
-        validation_alias=_also("BUNNY_ROOT_DIR"),
+        validation_alias=also("BUNNY_ROOT_DIR"),
         description="Folder in the storage zone that finished videos are put into. "
         "Empty: the top of the zone.",
     )
@@ -113,7 +113,7 @@ class Settings(_Groups, BaseSettings):
     )
     bunny_host: str | None = Field(
         default=None,
-        validation_alias=_also("BUNNY_HOST"),
+        validation_alias=also("BUNNY_HOST"),
         description="Host or base address of the storage API. Not set: the host of the region.",
     )
     bunny_token_key: SecretStr | None = Field(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import AliasChoices
 
 from tasks.settings import Settings
 
@@ -26,3 +27,17 @@ def test_every_folder_of_the_work_directory_is_absolute(
 def test_every_setting_is_described() -> None:
     """docs/settings.md is made from these."""
     assert [n for n, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_an_empty_variable_counts_as_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as `SEEDVR2_WORK_DIR=$FOLDER` gives where FOLDER is not set: not the current folder."""
+    for name, field in Settings.model_fields.items():
+        monkeypatch.setenv(f"SEEDVR2_{name.upper()}", "")
+        if isinstance(field.validation_alias, AliasChoices):
+            monkeypatch.setenv(str(field.validation_alias.choices[-1]), "")
+    empty = Settings()
+    usual = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in Settings.model_fields.items()
+    }
+    assert {name: getattr(empty, name) for name in usual} == usual
