@@ -51,10 +51,10 @@ def restore_early(probed: ProbedSource, request: UpscaleRequest) -> tuple[Probed
         get_run_logger().warning("the cuts are looked for once more: %s", error.__cause__)
         drop_engine()  # the probe tells how much of the device's memory is free
         return probe(probed.source, request), work
-    return _with_cuts(probed, wanted.out), work
+    return _with_settled(probed, wanted.out), work
 
 
-def _with_cuts(probed: ProbedSource, path: Path) -> ProbedSource:
+def _with_settled(probed: ProbedSource, path: Path) -> ProbedSource:
     """The source with the cuts that are known by now."""
     return probed.model_copy(update={"cuts_path": path, "leaves_cuts": False})
 
@@ -68,7 +68,7 @@ def _restore_to(
 ) -> None:
     """Make the segments that end before the last cut that is known."""
     plain = request.model_copy(update={"fresh": False})  # what is there is removed below
-    job = work.go_on(estimate(plain, _with_cuts(probed, settled.path)))
+    job = work.go_on(estimate(plain, _with_settled(probed, settled.path)))
     fresh, work.began = request.fresh and not work.began, True
     with early_part(job, probed, settled, fresh=fresh) as part:
         if part is None:
