@@ -220,6 +220,7 @@ def test_the_samples_name_all_that_compose_asks_for_and_settings_that_exist(
     assert read_site(COMPOSE.parent / "site.env.sample").values == {"SEEDVR2_GATEWAY_TOKENS": ""}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_command_is_one_that_runs(services: dict[str, dict[str, Any]]) -> None:
     commands = sorted({tuple(s["command"]) for s in services.values() if "command" in s})

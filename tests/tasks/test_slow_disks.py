@@ -150,14 +150,17 @@ def test_the_commit_of_a_segment_and_the_look_at_those_that_are_kept(
     check(disk)
 
 
+_READ = "seedvr2_core.files.reading:FileReader._read"
+_WRITE = "seedvr2_core.files.writing:FileWriter.write"
+
+
 @pytest.mark.parametrize(
     ("at", "doing"),
     [
-        ("seedvr2_core.files.reading:FileReader._read", "probing"),
-        ("seedvr2_core.files.reading:FileReader._read", "joining"),
-        ("seedvr2_core.files.writing:FileWriter.write", "joining"),
+        pytest.param(_READ, "probing", id="a read of the probe", marks=pytest.mark.long),
+        pytest.param(_READ, "joining", id="a read of the join"),
+        pytest.param(_WRITE, "joining", id="a write of the join", marks=pytest.mark.long),
     ],
-    ids=["a read of the probe", "a read of the join", "a write of the join"],
 )
 def test_what_hangs_in_a_child_is_ended(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo_clip: Path, at: str, doing: str

@@ -154,6 +154,7 @@ def test_a_long_video_has_a_bounded_number_of_places() -> None:
     assert 100 < len(list(places(plan))) <= 2 * MOST_OF_A_KIND
 
 
+@pytest.mark.long
 def test_the_report_of_a_job(demo_clip: Path, demo_job: tuple[Plan, JobDir]) -> None:
     plan, job_dir = demo_job
     report = make_report(job_dir, demo_clip, ABOUT, seconds=60.0)
@@ -168,7 +169,7 @@ def test_the_report_of_a_job(demo_clip: Path, demo_job: tuple[Plan, JobDir]) -> 
     assert abs(report.summary.detail_db or 99) < 2, "Lanczos keeps what there is"
     assert max(map(abs, report.summary.drift or (99,))) < 1
     assert (report.summary.black, report.summary.frozen) == (0, 0)
-    assert 2**20 < (report.peak_bytes or 0) <= peak_kib() * 1024
+    assert 2**20 < (report.peak_bytes or 0) <= 1.1 * peak_kib() * 1024
     assert report.gpu_peak_bytes is None
     told = json.loads(job_dir.report_json_path.read_text())
     assert told["format"] == 1

@@ -56,7 +56,13 @@ def times_of(info: VideoInfo) -> list[Fraction]:
     return [pts * Fraction(*info.time_base) for pts in info.pts]
 
 
-@pytest.mark.parametrize("name", ALL_CLIPS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long) if "1280x720" in name else name
+        for name in ALL_CLIPS
+    ],
+)
 def test_the_output_presents_the_same_frames_at_the_same_times(
     clip: GetClip, tmp_path: Path, name: str
 ) -> None:

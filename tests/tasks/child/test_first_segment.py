@@ -244,6 +244,7 @@ def jobs(
         yield case, place.job(case)
 
 
+@pytest.mark.long
 def test_the_jobs_of_the_benchmark_come_within_its_aim(tmp_path: Path, clock: Clock) -> None:
     found: dict[int, list[float]] = defaultdict(list)
     for seed in range(25):
@@ -256,6 +257,7 @@ def test_the_jobs_of_the_benchmark_come_within_its_aim(tmp_path: Path, clock: Cl
         assert abs(median(lefts) - 1) <= 0.07, told
 
 
+@pytest.mark.long
 def test_shapes_between_them_come_within_it_too(tmp_path: Path, clock: Clock) -> None:
     rng, found = random.Random(7), list[tuple[Case, float]]()
     for seed in range(100, 120):

@@ -64,7 +64,13 @@ def decoded_before(path: Path, frames: int, monkeypatch: pytest.MonkeyPatch) -> 
     return sum(one.count for one in used)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("progressive.mp4", "broadcast.ts"),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("interlaced.mkv", "alpha.mkv")),
+    ],
+)
 def test_it_is_the_same_for_a_film_that_is_three_times_as_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
