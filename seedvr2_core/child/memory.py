@@ -86,13 +86,17 @@ def most_taken() -> tuple[int, int]:
     Not by `getrusage`, whose figure begins with the peak of the process that has started this one.
 
     Returns:
-        Bytes of the host; bytes of one GPU that torch has reserved, 0 where it has used none.
+        Bytes of the host, 0 where the system does not tell them; bytes of one GPU that torch has
+        reserved, 0 where it has used none.
     """
+    host = 0
+    with contextlib.suppress(OSError):  # no reason to lose what was just made
+        host = _told_bytes(Path("/proc/self/status").read_text(), "VmHWM")
     torch = sys.modules.get("torch")
     gpu = 0
     if torch is not None and torch.cuda.is_initialized():
         gpu = max(map(torch.cuda.max_memory_reserved, range(torch.cuda.device_count())))
-    return _told_bytes(Path("/proc/self/status").read_text(), "VmHWM"), gpu
+    return host, gpu
 
 
 def _told_bytes(status: str, name: str) -> int:

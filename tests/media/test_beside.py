@@ -17,7 +17,8 @@ from tests.kits.media import ffmpeg
 from tests.kits.videos.oracle import described, packet_digests
 from tests.media.conftest import GetSource
 
-CONTAINERS = ["mp4", "mov", "mkv"]
+CONTAINERS = ["mp4", "mkv", pytest.param("mov", marks=pytest.mark.long)]
+"""What writes mp4 writes mov as well."""
 TAGS = {
     "title": "Summer",
     "artist": "Somebody",

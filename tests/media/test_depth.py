@@ -45,7 +45,9 @@ def source_of(folder: Path, bits: int, matrix: str, range_: str) -> Path:
 
 @pytest.mark.parametrize("range_", RANGES)
 @pytest.mark.parametrize("matrix", MATRICES)
-@pytest.mark.parametrize("bits", SAMPLES)
+@pytest.mark.parametrize(
+    "bits", [pytest.param(n, marks=pytest.mark.long) if n == 12 else n for n in SAMPLES]
+)
 def test_luma_is_what_the_formulas_say(tmp_path: Path, bits: int, matrix: str, range_: str) -> None:
     source = source_of(tmp_path, bits, matrix, range_)
     job = make_video(source, tmp_path, codec="ffv1", container="mkv")

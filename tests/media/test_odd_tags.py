@@ -9,7 +9,8 @@ from tests.kits.clips.cases import make_video
 from tests.kits.media import ffmpeg
 from tests.media.conftest import GetSource
 
-CONTAINERS = ["mp4", "mov", "mkv"]
+CONTAINERS = ["mp4", "mkv", pytest.param("mov", marks=pytest.mark.long)]
+"""What writes mp4 writes mov as well."""
 VALUES = {
     "nothing": "",
     "a space": " ",

@@ -72,7 +72,7 @@ def test_segments_join_without_encoding_again(
 
 
 @pytest.mark.parametrize("codec", CODECS)
-@pytest.mark.parametrize("name", ["sdr.mp4", "ten.mkv"])
+@pytest.mark.parametrize("name", ["sdr.mp4", pytest.param("ten.mkv", marks=pytest.mark.long)])
 def test_a_segment_is_known_without_a_probe(
     made: GetSource, tmp_path: Path, codec: str, name: str
 ) -> None:

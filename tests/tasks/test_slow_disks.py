@@ -150,22 +150,18 @@ def test_the_commit_of_a_segment_and_the_look_at_those_that_are_kept(
     check(disk)
 
 
-_READ = "seedvr2_core.files.reading:FileReader._read"
-_WRITE = "seedvr2_core.files.writing:FileWriter.write"
-
-
 @pytest.mark.parametrize(
     ("at", "doing"),
     [
-        pytest.param(_READ, "probing", id="a read of the probe", marks=pytest.mark.long),
-        pytest.param(_READ, "joining", id="a read of the join"),
-        pytest.param(_WRITE, "joining", id="a write of the join", marks=pytest.mark.long),
+        pytest.param("reading:FileReader._read", "probing", marks=pytest.mark.long),
+        pytest.param("reading:FileReader._read", "joining"),
+        pytest.param("writing:FileWriter.write", "joining", marks=pytest.mark.long),
     ],
 )
 def test_what_hangs_in_a_child_is_ended(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo_clip: Path, at: str, doing: str
 ) -> None:
-    fault = Fault(at=at, call=1, do="hold", mark=str(tmp_path / "mark"))
+    fault = Fault(at=f"seedvr2_core.files.{at}", call=1, do="hold", mark=str(tmp_path / "mark"))
     for name, value in carrying(fault).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(operation, "STALL_SECONDS", 4.0)

@@ -280,7 +280,9 @@ def test_working_set_where_kernels_take_strips(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("rung", SLICES, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.long)], ids=str
+)
 def test_working_set_on_the_cpu(rung: Slices, dtype: torch.dtype) -> None:
     size = (64, 96)
     vae = build_vae(VAE_TINY, random_weights(VAE_TINY, seed=1), dtype=dtype)

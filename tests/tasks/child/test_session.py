@@ -182,7 +182,6 @@ def test_a_child_that_beats_and_never_gets_ahead_is_ended(child_is: Script, tmp_
     assert "segment 0, although the child gave signs of life" in told
 
 
-@pytest.mark.long
 def test_a_step_down_is_no_standstill_where_frames_are_slow(
     child_is: Script, tmp_path: Path
 ) -> None:
@@ -237,7 +236,6 @@ def test_the_next_try_and_the_next_run_are_more_patient(child_is: Script, tmp_pa
     run(job)  # 4 s suffice
 
 
-@pytest.mark.long
 def test_a_stall_limit_of_the_operator_stays(child_is: Script, tmp_path: Path) -> None:
     child_is("emit(ready)\ntime.sleep(60)\n")
     use_settings(Settings(work_dir=tmp_path / "work", stall_seconds=1.0))
