@@ -201,7 +201,7 @@ class DockerHost:
     def containers(self) -> list[Any]:
         """All containers of jobs, ended ones included."""
         labels = {"label": "io.prefect.flow-run-id"}
-        return self.docker.client.containers.list(all=True, filters=labels)
+        return self.docker.client.containers.list(all=True, filters=labels, ignore_removed=True)
 
     def container_at_work(self, run_id: str) -> Any:
         """Wait until a run has restored frames; returns its container."""
