@@ -78,7 +78,9 @@ class Stack:
         """Service -> its health, or its exit code."""
         wanted = {"label": "com.docker.compose.project=seedvr2"}
         states = {}
-        for container in self.engine.client.containers.list(all=True, filters=wanted, ignore_removed=True):
+        for container in self.engine.client.containers.list(
+            all=True, filters=wanted, ignore_removed=True
+        ):
             state = container.attrs["State"]
             health = state.get("Health", {}).get("Status", state["Status"])
             ended = state["Status"] == "exited"
