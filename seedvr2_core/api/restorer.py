@@ -259,12 +259,13 @@ class _Numbered:
         """
         first: np.ndarray | Tensor = self._first
         picture: np.ndarray | Tensor | None = first
+        like = _told(first)
         for index in range(self._num_frames):
             if picture is None:
                 raise InvalidRequestError(f"the frames ended after {index} of {self._num_frames}")
-            if _told(picture) != _told(first):
+            if (told := _told(picture)) != like:
                 raise InvalidRequestError(
-                    f"frame {index} is {_told(picture)}, expected {_told(first)} like the first"
+                    f"frame {index} is {told}, expected {like} like the first"
                 )
             yield Frame(rgb=self._rgb(self._form.to_levels(picture)), pts=index, index=index)
             if index + 1 < self._num_frames:

@@ -56,10 +56,9 @@ def free_host_bytes(root: Path = Path("/")) -> int:
         root: where /proc and /sys are.
     """
     free = machine_bytes()
-    with contextlib.suppress(OSError, ValueError):
-        for line in (root / "proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
+    with contextlib.suppress(OSError):
+        found = _told_bytes((root / "proc/meminfo").read_text(), "MemAvailable")
+        free = free if found is None else found
     left = _left_in_container(root)
     return free if left is None else min(free, left)
 
@@ -91,7 +90,7 @@ def most_taken() -> tuple[int, int]:
     """
     host = 0
     with contextlib.suppress(OSError):  # no reason to lose what was just made
-        host = _told_bytes(Path("/proc/self/status").read_text(), "VmHWM")
+        host = _told_bytes(Path("/proc/self/status").read_text(), "VmHWM") or 0
     torch = sys.modules.get("torch")
     gpu = 0
     if torch is not None and torch.cuda.is_initialized():
@@ -99,10 +98,10 @@ def most_taken() -> tuple[int, int]:
     return host, gpu
 
 
-def _told_bytes(status: str, name: str) -> int:
-    """A size in the text of /proc/self/status; 0 if it is not there."""
-    found = re.search(rf"^{name}:\s*(\d+) kB$", status, re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
+def _told_bytes(text: str, name: str) -> int | None:
+    """A size in the text of /proc/meminfo or /proc/self/status; None if it is not there."""
+    found = re.search(rf"^{name}:\s*(\d+)", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
 
 
 def check_host(memory: MemoryPlan | None, device: str, root: Path = Path("/")) -> None:
@@ -140,7 +139,8 @@ def _left_of_bound(root: Path) -> int | None:
     soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if soft == resource.RLIM_INFINITY:
         return None
-    return max(0, soft - _told_bytes((root / "proc/self/status").read_text(), "VmData"))
+    taken = _told_bytes((root / "proc/self/status").read_text(), "VmData") or 0
+    return max(0, soft - taken)
 
 
 def oom_kills(root: Path = Path("/")) -> int:

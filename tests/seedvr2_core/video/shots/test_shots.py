@@ -41,18 +41,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for k, count in enumerate(LENGTHS)
     )
     graph += "".join(f"[v{k}]" for k in range(len(LENGTHS))) + f"concat=n={len(LENGTHS)}"
-    ffmpeg(
-        *inputs,
-        "-filter_complex",
-        graph,
-        "-c:v",
-        "libx264",
-        "-preset",
-        "ultrafast",
-        "-g",
-        "100",
-        path,
-    )
+    ffmpeg(*inputs, "-filter_complex", graph, "-c:v", "libx264", "-crf", "20", "-g", "100", path)
     return path
 
 
