@@ -1,12 +1,16 @@
 """Caches that wait in host memory: the same bits, and each is there when its layer runs."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from seedvr2_core.config import VAE_TINY
+from seedvr2_core.vae.causal_conv import ConvState
 from seedvr2_core.vae.model import VideoVAE, build_vae, random_weights
 from seedvr2_core.vae.store import CacheStore, _Lane
+from tests.kits.gpu.pretended import DEVICE, pretended
 
 pytestmark = pytest.mark.usefixtures("either_path")
 
@@ -121,3 +125,69 @@ def test_blocks_are_no_larger_than_they_may(
     assert max(sizes, default=0) == max(passing, default=0)
     assert len(passing) == {None: len(caches), 0: 0}.get(block, len(passing))
     assert block != 2000 or 0 < len(passing) < len(caches)
+
+
+def _frames(height: int) -> Tensor:
+    x = torch.ones((1, 4, 2, height, 8), device=DEVICE)
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def _put(store: CacheStore, state: ConvState, height: int = 8) -> None:
+    frames = _frames(height)
+    state.frames = store.put(state, frames)
+    store.let_go()
+    del frames
+
+
+def _fill(store: CacheStore, state: ConvState) -> None:
+    assert state.frames is not None
+    store.fill(state, torch.empty(state.frames.shape, device=DEVICE))
+
+
+def _a_block_grows() -> None:
+    """Where a cache was brought that is not the next one, and the one after it is larger."""
+    store = CacheStore(DEVICE)
+    first, second, third, last = states = [ConvState() for _ in range(4)]
+    for state in states:
+        _put(store, state)
+    for state in states:
+        _fill(store, state)
+    _put(store, last, height=16)
+    _fill(store, first)
+    assert store._ahead.keys() == {id(second)}
+    _fill(store, third)
+    store.rest()
+
+
+def _what_has_gone_comes_back() -> None:
+    store, state = CacheStore(DEVICE), ConvState()
+    for _ in range(3):  # at first the two blocks are made, which waits for everything
+        _put(store, state)
+        _fill(store, state)
+    store.rest()
+
+
+def _the_host_reads() -> None:
+    store, state = CacheStore(DEVICE, block_bytes=0), ConvState()
+    _put(store, state)
+    store.rest()
+    assert state.frames is not None
+    assert state.frames.sum() == 4 * 2 * 8 * 8
+
+
+@pytest.mark.parametrize(
+    ("do", "wait"),
+    [
+        (_a_block_grows, "vae/store.py _like synchronize"),
+        (_what_has_gone_comes_back, "vae/store.py move_to_device wait_event"),
+        (_the_host_reads, "vae/store.py rest synchronize"),
+    ],
+)
+def test_a_wait_is_missed_when_it_is_left_out(do: Callable[[], None], wait: str) -> None:
+    with pretended() as ledger:
+        do()
+    assert ledger.faults == []
+    assert wait in ledger.waits
+    with pretended(without=wait) as ledger:
+        do()
+    assert ledger.faults != []

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from seedvr2_core.config import VAE_TINY
 from seedvr2_core.engines.seedvr2 import parking
 from seedvr2_core.planning.rungs.slices import BANDS, RINGS, SLICES, Slices
 from seedvr2_core.vae import causal_conv, conv
 from seedvr2_core.vae.store import CacheStore
+from tests.kits.gpu.rungs import ELSEWHERE, STRIP, memory_of
 from tests.kits.restorer import (
     Result,
     latents,
@@ -28,23 +28,8 @@ from tests.kits.restorer import (
 
 pytestmark = pytest.mark.long
 
-STRIP = 3 * 8 * 16 * 7
-"""Elements of a strip of a band, four rows of a frame at full size."""
 FRAMES = 25
 """7 latents, two windows."""
-AWAY = {"weights_resident": False}
-ELSEWHERE: dict[str, dict[str, object]] = {
-    "parked": {"park_caches": True, **AWAY},
-    "streamed": {"stream_caches": True, "streamed_layers": 3, **AWAY},
-    "half": {
-        "stream_caches": True,
-        "encoder_block_bytes": 16_384,
-        "decoder_block_bytes": 16_384,
-        "streamed_layers": 1,
-    },
-    "straight": {"stream_caches": True, "encoder_block_bytes": 0, "decoder_block_bytes": 0, **AWAY},
-}
-"""What must decide no bit."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -55,24 +40,6 @@ def _as_for_a_gpu() -> Iterator[None]:
         patch.setattr(conv, "STRIP_ELEMENTS", STRIP)
         patch.setattr(parking, "CacheStore", functools.partial(CacheStore, always=True))
         yield
-
-
-def _rung(slices: Slices, dtype: str, chunk: int) -> dict[str, object]:
-    """What may decide bits."""
-    frames = slices.level_frames(VAE_TINY, (2048, 2048))
-    return {
-        "vae_dtype": dtype,
-        "dit_dtype": dtype,
-        "encoder_slice": slices.latents,
-        "decoder_slice": slices.latents,
-        "encoder_level_frames": frames,
-        "decoder_level_frames": frames[::-1],
-        "encoder_rings": slices.rings,
-        "decoder_rings": slices.rings,
-        "encoder_bands": slices.bands,
-        "decoder_bands": slices.bands,
-        "chunk_tokens": chunk,
-    }
 
 
 def _made(engine: str, memory: dict[str, object]) -> list[Result]:
@@ -94,7 +61,7 @@ def test_where_things_wait_changes_no_bit_of_any_rung(
 ) -> None:
     others = itertools.cycle(("streamed", "straight"))
     for slices in rungs:
-        rung = _rung(slices, dtype, chunk)
+        rung = memory_of(slices, dtype, chunk_tokens=chunk)
         wanted = _made(engine, rung)
         if slices.bands:
             # The resident path: whole frames, with no bands, cut into the same strips.
