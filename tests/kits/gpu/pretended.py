@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_iter, tree_map_only
 from seedvr2_core.dit import sdpa
 from seedvr2_core.kernels.kernel import Kernel
 from tests.kits.gpu.ledger import HOST, Ledger, place
-from tests.kits.gpu.streams import Stream, Streams, stand_ins
+from tests.kits.gpu.streams import FREE, Stream, Streams, stand_ins
 
 DEVICE = torch.device("cuda", 0)
 _SYNCHRONISING = ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "nonzero")
@@ -296,16 +296,17 @@ def _target(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.
 
 
 @contextmanager
-def pretended(*, without: str = "") -> Iterator[Ledger]:
+def pretended(*, without: str = "", free: int = FREE) -> Iterator[Ledger]:
     """A block in which torch has a GPU.
 
     Args:
         without: a way of waiting that is left out, as `Ledger.waits` names it.
+        free: bytes of its memory that it says are free.
     """
     ledger = Ledger(without=without)
     gpu = Gpu(ledger)
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in stand_ins(gpu.streams).items():
+        for name, value in stand_ins(gpu.streams, free=free).items():
             patch.setattr(torch.cuda, name, value)
         stats = {"allocated_bytes.current": 0}
         patch.setattr(torch.cuda.memory, "host_memory_stats", lambda: stats)

@@ -10,7 +10,8 @@ from typing import Any
 from tests.kits.gpu.ledger import HOST, Clock, Ledger
 
 NAME = "NVIDIA H100 80GB HBM3"
-FREE, USED, TOTAL = 78_000_000_000, 1_000_000_000, 80_000_000_000
+FREE = 78_000_000_000
+USED = 1_000_000_000
 
 
 class Stream:
@@ -96,9 +97,9 @@ class Streams:
             self.ledger.wait(HOST, self.ledger.everything(), "synchronize")
 
 
-def stand_ins(streams: Streams) -> dict[str, Any]:
+def stand_ins(streams: Streams, *, free: int) -> dict[str, Any]:
     """For parts of torch.cuda."""
-    properties = SimpleNamespace(uuid="0", multi_processor_count=132, total_memory=TOTAL)
+    properties = SimpleNamespace(uuid="0", multi_processor_count=132, total_memory=free + USED)
     properties.shared_memory_per_block_optin, properties.L2_cache_size = 232_448, 52_428_800
     constants = {
         "is_available": True,
@@ -108,7 +109,7 @@ def stand_ins(streams: Streams) -> dict[str, Any]:
         "get_device_name": NAME,
         "get_device_capability": (9, 0),
         "get_device_properties": properties,
-        "mem_get_info": (FREE, TOTAL),
+        "mem_get_info": (free, free + USED),
     }
     for name in ("memory_allocated", "memory_reserved"):
         constants |= {name: USED, f"max_{name}": USED}
