@@ -9,10 +9,19 @@ from seedvr2_core.planning import sizes
 from tests.kits.gpu.pretended import DEVICE, pretended
 
 RNG = np.random.default_rng(5)
+KINDS = (np.uint8, np.uint16, np.float32)
+SMALL = [(model, kind) for model in ("lanczos", "span", "waifu2x") for kind in KINDS]
+LARGE = [("tiny", np.uint16), ("tiny", np.float32), ("tiny-3b", np.uint8), ("tiny-3b", np.float32)]
 
 
-@pytest.mark.parametrize("model", ["lanczos", "span", "waifu2x", "tiny", "tiny-3b"])
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        *SMALL,
+        ("tiny", np.uint8),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in LARGE),
+    ],
+)
 def test_frames_are_those_of_the_cpu(
     monkeypatch: pytest.MonkeyPatch, model: str, kind: type[np.generic]
 ) -> None:
