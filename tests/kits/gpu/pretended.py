@@ -50,7 +50,7 @@ class GpuTensor(Tensor):
     def __init__(self, inner: Tensor, gpu: "Gpu") -> None:
         """See `__new__`."""
 
-    def record_stream(self, stream: "Stream") -> None:
+    def record_stream(self, stream: Stream) -> None:
         """See `Ledger.record`; torch's own takes its own streams alone."""
         with torch._C.DisableTorchFunction():
             self.gpu.ledger.record(self.inner, stream)
@@ -98,7 +98,10 @@ class Gpu(TorchFunctionMode):
             if name in ("to", "cpu", "cuda"):
                 return self._move(func, name, args, kwargs)
             if name != "_parse_to" and _is_gpu(kwargs.get("device")):
-                return self._made(func(*_inner(args), **{**kwargs, "device": "cpu"}))
+                made = self._made(func(*_inner(args), **{**kwargs, "device": "cpu"}))
+                if name in ("tensor", "as_tensor", "asarray", "new_tensor"):
+                    self.ledger.stop(self.stream)  # from the host's pages, which are not locked
+                return made
             if not ours or "device" in kwargs:
                 return self._on_host(func, name, tensors, _inner(args), kwargs)
             if name == "copy_":
@@ -144,7 +147,7 @@ class Gpu(TorchFunctionMode):
                     ledger.touch(who, x.inner, writes=False)
             for x in written:
                 ledger.touch(who, x.inner, writes=True)
-        if name in _SYNCHRONISING:
+        if name in _SYNCHRONISING or _waits_for_indices(name, tensors[1:]):
             ledger.stop(who)
         return self._made(out, among=tensors)
 
@@ -258,6 +261,13 @@ def _refuse(name: str, tensors: Sequence[Tensor]) -> None:
             raise RuntimeError(f"tensors of {DEVICE} and {x.device} meet in {name}")
 
 
+def _waits_for_indices(name: str, others: Sequence[Tensor]) -> bool:
+    """Whether indices come from the host, or are masks, whose elements are counted first."""
+    return name in ("__getitem__", "__setitem__") and any(
+        x.dtype == torch.bool or not isinstance(x, GpuTensor) for x in others if x.dim()
+    )
+
+
 def _calculated(func: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:
     if name == "_addmm_activation":  # whose GELU has its tanh form on a GPU alone
         return F.gelu(torch.addmm(*args), approximate="tanh")
@@ -310,7 +320,7 @@ def pretended(*, without: str = "", free: int = FREE) -> Iterator[Ledger]:
             patch.setattr(torch.cuda, name, value)
         stats = {"allocated_bytes.current": 0}
         patch.setattr(torch.cuda.memory, "host_memory_stats", lambda: stats)
-        patch.setattr(torch, "Generator", _generator)
+        patch.setattr(torch, "Generator", _Generator)
         patch.setattr(threading.Thread, "run", _in_threads(gpu, threading.Thread.run))
         patch.setattr(Tensor, "numpy", _shown(gpu, Tensor.numpy))
         patch.setattr(Kernel, "in_triton", property(lambda kernel: kernel.reference))
@@ -320,10 +330,10 @@ def pretended(*, without: str = "", free: int = FREE) -> Iterator[Ledger]:
             yield ledger
 
 
-class _generator(torch.Generator):
+class _Generator(torch.Generator):
     """Of the CPU, whatever the device."""
 
-    def __new__(cls, device: object = None) -> "_generator":
+    def __new__(cls, device: object = None) -> "_Generator":
         return super().__new__(cls)
 
 
