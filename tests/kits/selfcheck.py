@@ -1,5 +1,6 @@
 """Small weights on disk and a World that knows them, for tests of the selfcheck."""
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from seedvr2_core.engines.seedvr2.load import World
 from tests.kits.weights import file_bytes, tensors, tiny_catalog, write_safetensors
 
 MODEL = "seedvr2-7b"
+PARTS = ("dit-7b", "vae", "pos_emb")
+SMALL_RING = {"transfer": None, "piece_bytes": 4096, "buffers": 3}
+"""Defaults of `StagedFile` with which a small tensor comes in several pieces."""
 
 
 def small_world() -> World:
@@ -24,9 +28,21 @@ def small_world() -> World:
 def write_weights(folder: Path) -> Path:
     """Write the three files that MODEL needs, with the digests of the published ones."""
     folder.mkdir(parents=True, exist_ok=True)
-    for part in ("dit-7b", "vae", "pos_emb"):
+    for part in PARTS:
         (folder / f"{part}.safetensors").write_bytes(file_bytes(part))
     return folder
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The file of each part."""
+    return [folder / f"{part}.safetensors" for part in PARTS]
+
+
+def wait_until_kept() -> None:
+    """Until folded weights that are being written lie beside their checkpoint."""
+    for thread in threading.enumerate():
+        if thread.name == "keep-folded":
+            thread.join(30)
 
 
 def scale_weights(folder: Path, part: str, factors: Mapping[str, float]) -> None:

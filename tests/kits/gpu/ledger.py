@@ -67,7 +67,7 @@ class Ledger:
         self.waits: set[str] = set()
         """Every way of waiting that was asked for: file, function and what it called."""
         self.stops: Counter[str] = Counter()
-        """Where the host stood still until a stream was done."""
+        """File and function where the host stood still until a stream was done."""
         self.lock = threading.RLock()
         self._clocks: dict[Hashable, Clock] = {HOST: {HOST: 1}}
         self._blocks: dict[int, Block] = {}
@@ -94,13 +94,12 @@ class Ledger:
     def wait(self, who: Hashable, moment: Clock, how: str) -> None:
         """Who does nothing more before that moment."""
         if self._asks(how):
-            _join(self._clocks[who], moment)
-            self.tick(who)
+            self._come_after(who, moment)
 
     def stop(self, who: Hashable) -> None:
         """The host stands still until a stream is done, because an operation wants it."""
-        self.stops[place()] += 1
-        self.wait(HOST, self.moment(who), "blocking")
+        self.stops[caller()] += 1
+        self._come_after(HOST, self.moment(who))
 
     def record(self, tensor: Tensor, stream: Hashable) -> None:
         """The tensor's memory is not given to others before the stream is done with it."""
@@ -158,18 +157,24 @@ class Ledger:
                 if done.get(old.who, 0) < old.count:
                     self._fault(f"{home} gets memory back that {old.who} uses at {old.where}")
 
+    def _come_after(self, who: Hashable, moment: Clock) -> None:
+        _join(self._clocks[who], moment)
+        self.tick(who)
+
     def _asks(self, how: str) -> bool:
         """Note a way of waiting that our code asks for; whether it has its effect."""
-        if how == "blocking":
-            return True
-        file, function, _ = next(_lines(), ("?", "?", 0))
-        name = f"{file} {function} {how}"
+        name = f"{caller()} {how}"
         self.waits.add(name)
         return name != self._without
 
     def _fault(self, text: str) -> None:
         if text not in self.faults:
             self.faults.append(text)
+
+
+def caller() -> str:
+    """File and function of the innermost call of our code."""
+    return next((f"{file} {name}" for file, name, _ in _lines() if not name.startswith("<")), "?")
 
 
 def place() -> str:

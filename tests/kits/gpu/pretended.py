@@ -28,6 +28,7 @@ from tests.kits.gpu.streams import FREE, Stream, Streams, stand_ins
 DEVICE = torch.device("cuda", 0)
 _SYNCHRONISING = ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "nonzero")
 _SYNCHRONISING += ("equal", "allclose", "__contains__", "unique", "masked_select")
+_INDEXING = ("__getitem__", "__setitem__")
 _ALERTS = ("cumsum", "cumprod", "histc", "kthvalue", "median", "put_", "scatter_reduce", "bincount")
 """What torch refuses on a GPU where all has to be deterministic."""
 
@@ -119,7 +120,7 @@ class Gpu(TorchFunctionMode):
             return None
         if asked in ("device", "is_cuda", "is_cpu", "is_meta"):
             return DEVICE if asked == "device" else asked == "is_cuda"
-        return self._wrapped(func(x.inner))
+        return self._made(func(x.inner))
 
     def _launch(
         self,
@@ -136,12 +137,9 @@ class Gpu(TorchFunctionMode):
         who, ledger = self.stream, self.ledger
         ledger.tick(who)
         out = _calculated(func, name, _inner(args), _inner(kwargs))
-        given = {x.inner.untyped_storage()._cdata for x in tensors if isinstance(x, GpuTensor)}
-        made = [x for x in tree_iter(out) if isinstance(x, Tensor)]
-        new = [x for x in made if x.untyped_storage()._cdata not in given]
         written = [tensors[0]] if _writes_first(name) else []
         written += [x for x in tree_iter(kwargs.get("out")) if isinstance(x, GpuTensor)]
-        if new or written or name in _SYNCHRONISING:
+        if _is_new(out, _inner(tensors)) or written or name in _SYNCHRONISING:
             for x in tensors:
                 if isinstance(x, GpuTensor) and not any(x is y for y in written):
                     ledger.touch(who, x.inner, writes=False)
@@ -166,10 +164,6 @@ class Gpu(TorchFunctionMode):
 
         return tree_map_only(Tensor, wrapped, out)
 
-    def _wrapped(self, out: Any) -> Any:
-        """Views of what is on the GPU."""
-        return tree_map_only(Tensor, lambda x: GpuTensor(x, self), out)
-
     def _on_host(
         self,
         func: Callable[..., Any],
@@ -181,24 +175,22 @@ class Gpu(TorchFunctionMode):
         """What the host does; page-locked memory is watched."""
         if name in ("is_pinned", "pin_memory"):
             pinned = self.ledger.block(args[0]) is not None
-            return pinned if name == "is_pinned" else self.pinned(args[0].clone())
+            return pinned if name == "is_pinned" else self._pinned(args[0].clone())
         out = func(*args, **{k: v for k, v in kwargs.items() if k != "pin_memory"})
         if kwargs.get("pin_memory"):
-            return self.pinned(out)
+            return self._pinned(out)
         watched = [x for x in tensors if self.ledger.block(x) is not None]
         if watched and not isinstance(watched[0], GpuTensor):
-            given = {x.untyped_storage()._cdata for x in watched}
-            made = [x for x in tree_iter(out) if isinstance(x, Tensor)]
-            new = [x for x in made if x.untyped_storage()._cdata not in given]
             self.ledger.tick(HOST)
-            for x in watched if new or _writes_first(name) or name in _SYNCHRONISING else []:
-                self.ledger.touch(HOST, x, writes=x is tensors[0] and _writes_first(name))
+            writes = _writes_first(name)
+            reads = _is_new(out, watched) or name in _SYNCHRONISING
+            for x in watched if writes or reads else []:
+                self.ledger.touch(HOST, x, writes=writes and x is tensors[0])
         return out
 
-    def pinned(self, x: Tensor) -> Tensor:
+    def _pinned(self, x: Tensor) -> Tensor:
         """The tensor; its memory counts as page-locked."""
-        with self.ledger.lock:
-            self.ledger.add(x, HOST)
+        self.ledger.add(x, HOST)
         return x
 
     def shown(self, x: Tensor) -> None:
@@ -256,14 +248,14 @@ def _refuse(name: str, tensors: Sequence[Tensor]) -> None:
         raise RuntimeError(f"{name} does not have a deterministic implementation")
     for x in tensors:
         # Indices may lie on the host, and so may single numbers.
-        by_index = name in ("__getitem__", "__setitem__") and x is not tensors[0]
+        by_index = name in _INDEXING and x is not tensors[0]
         if not isinstance(x, GpuTensor) and x.dim() and not by_index:
             raise RuntimeError(f"tensors of {DEVICE} and {x.device} meet in {name}")
 
 
 def _waits_for_indices(name: str, others: Sequence[Tensor]) -> bool:
     """Whether indices come from the host, or are masks, whose elements are counted first."""
-    return name in ("__getitem__", "__setitem__") and any(
+    return name in _INDEXING and any(
         x.dtype == torch.bool or not isinstance(x, GpuTensor) for x in others if x.dim()
     )
 
@@ -272,6 +264,13 @@ def _calculated(func: Callable[..., Any], name: str, args: Any, kwargs: Any) -> 
     if name == "_addmm_activation":  # whose GELU has its tanh form on a GPU alone
         return F.gelu(torch.addmm(*args), approximate="tanh")
     return func(*args, **kwargs)
+
+
+def _is_new(out: Any, given: Sequence[Tensor]) -> bool:
+    """Whether any result has memory of its own, as no view of what was given has."""
+    known = {x.untyped_storage()._cdata for x in given}
+    made = (x for x in tree_iter(out) if isinstance(x, Tensor))
+    return any(x.untyped_storage()._cdata not in known for x in made)
 
 
 def _writes_first(name: str) -> bool:

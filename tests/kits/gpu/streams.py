@@ -56,10 +56,6 @@ class Event:
         if self.moment is not None:
             self._streams.ledger.wait(HOST, self.moment, "synchronize")
 
-    def query(self) -> bool:
-        """Everything is calculated at once."""
-        return True
-
     def elapsed_time(self, other: "Event") -> float:
         """Milliseconds; nobody knows."""
         assert self.moment is not None
@@ -99,7 +95,7 @@ class Streams:
 
 def stand_ins(streams: Streams, *, free: int) -> dict[str, Any]:
     """For parts of torch.cuda."""
-    properties = SimpleNamespace(uuid="0", multi_processor_count=132, total_memory=free + USED)
+    properties = SimpleNamespace(uuid="0", multi_processor_count=132)
     properties.shared_memory_per_block_optin, properties.L2_cache_size = 232_448, 52_428_800
     constants = {
         "is_available": True,

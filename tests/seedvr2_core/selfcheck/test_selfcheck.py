@@ -20,6 +20,7 @@ from seedvr2_core.selfcheck.bench import Clip, pad_without_black
 from seedvr2_core.selfcheck.report import CHECK_NAMES, Check, Clock
 from seedvr2_core.selfcheck.run import MIN_LATENTS, CheckSetup, Findings, run_selfcheck
 from tests.kits.factories import make_info
+from tests.kits.gpu.pretended import DEVICE, pretended
 from tests.kits.restorer import make_frames, make_plan
 from tests.kits.selfcheck import MODEL, scale_weights, small_world, write_weights
 
@@ -360,3 +361,14 @@ def test_the_watch_keeps_what_is_not_finite() -> None:
         part(torch.tensor([2.0]))
     part(torch.tensor([50.0]))
     assert watch.overflowed == ["encoder.conv_in"]
+
+
+@pytest.mark.long
+def test_on_a_gpu_it_loads_restores_and_resumes(folder: Path) -> None:
+    on_gpu = {"device": str(DEVICE), "device_kind": "H100", "device_bytes": 8_000_000_000}
+    with pretended() as ledger:
+        done = run(replace(make_setup(folder, "load", "restore", "resume"), **on_gpu))
+    assert ledger.faults == []
+    assert (done["load"].status, done["resume"].status) == ("ok", "ok")
+    assert done["resume"].numbers["differing_frames"] == 0
+    assert done["restore"].numbers["peak_allocated_bytes"]["decode"] > 0

@@ -136,7 +136,6 @@ def _put(store: CacheStore, state: ConvState, height: int = 8) -> None:
     frames = _frames(height)
     state.frames = store.put(state, frames)
     store.let_go()
-    del frames
 
 
 def _fill(store: CacheStore, state: ConvState) -> None:

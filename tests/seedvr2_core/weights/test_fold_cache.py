@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import os
 import shutil
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from seedvr2_core.engines.seedvr2 import load
 from seedvr2_core.errors import CheckpointError
 from seedvr2_core.weights import fold_cache, scan_weights
 from seedvr2_core.weights.stream import StreamedFile, write_stream
-from tests.kits.selfcheck import MODEL, small_world, write_weights
+from tests.kits.selfcheck import MODEL, files_of, small_world, wait_until_kept, write_weights
 from tests.kits.weights import tiny_catalog
 
 STATE = {
@@ -38,19 +37,16 @@ def load_dit(
     weights: Path, dtype: torch.dtype = torch.bfloat16, **options: Any
 ) -> dict[str, Tensor]:
     """Load as a session does, and wait for the thread that keeps what was folded."""
-    files = [weights / f"{part}.safetensors" for part in ("dit-7b", "vae", "pos_emb")]
     models = load.load_models(
         small_world().catalog.models[MODEL],
-        files,
+        files_of(weights),
         dit_dtype=dtype,
         device="cpu",
         world=small_world(),
         keep_folded=True,
         **options,
     )
-    for thread in threading.enumerate():
-        if thread.name == "keep-folded":
-            thread.join(30)
+    wait_until_kept()
     assert isinstance(models.dit, FoldedDiT)
     return models.dit.state_dict()
 

@@ -1,6 +1,5 @@
 """Weights on their way to a pretended GPU: the same numbers, and nothing is read too early."""
 
-import threading
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,21 @@ from seedvr2_core.weights import fold_cache
 from seedvr2_core.weights.staging import ring
 from tests.kits.gpu.ledger import Ledger
 from tests.kits.gpu.pretended import pretended
-from tests.kits.selfcheck import MODEL, small_world, write_weights
+from tests.kits.selfcheck import (
+    MODEL,
+    SMALL_RING,
+    files_of,
+    small_world,
+    wait_until_kept,
+    write_weights,
+)
 
 OWN_STREAM = "weights/fold_cache.py _own_stream wait_stream"
 
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(ring, "PIECE_BYTES", 1 << 12)  # several pieces a tensor
-    monkeypatch.setattr(ring, "BUFFERS", 3)
+    monkeypatch.setattr(ring.StagedFile.__init__, "__kwdefaults__", SMALL_RING)
     return write_weights(tmp_path / "weights")
 
 
@@ -28,7 +33,7 @@ def _load(weights: Path, device: str, *, in_host_memory: bool = False) -> dict[s
     """All weights of transformer and VAE, on the host."""
     models = load.load_models(
         small_world().catalog.models[MODEL],
-        [weights / f"{part}.safetensors" for part in ("dit-7b", "vae", "pos_emb")],
+        files_of(weights),
         dit_dtype=torch.bfloat16,
         device=device,
         world=small_world(),
@@ -39,9 +44,7 @@ def _load(weights: Path, device: str, *, in_host_memory: bool = False) -> dict[s
     state = {f"dit.{name}": x for name, x in models.dit.state_dict().items()}
     state |= {f"vae.{name}": x for name, x in models.build_vae(torch.float16).state_dict().items()}
     assert {x.device.type for x in state.values()} <= {torch.device(device).type, "cpu"}
-    for thread in threading.enumerate():
-        if thread.name == "keep-folded":
-            thread.join(60)
+    wait_until_kept()
     return {name: x.cpu() for name, x in state.items()}
 
 

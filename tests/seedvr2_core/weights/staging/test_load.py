@@ -18,11 +18,8 @@ from seedvr2_core.weights.staging import ring
 from seedvr2_core.weights.table import MODEL_PARTS
 from tests.kits import quantized as kit
 from tests.kits.restorer import make_plan
-from tests.kits.selfcheck import MODEL, small_world, write_weights
+from tests.kits.selfcheck import MODEL, SMALL_RING, files_of, small_world, write_weights
 from tests.kits.weights import tensors, write_safetensors
-
-PARTS = ("dit-7b", "vae", "pos_emb")
-SMALL_RING = {"transfer": None, "piece_bytes": 4096, "buffers": 3}
 
 
 def test_every_tensor_that_is_read_beats_by_its_bytes(tmp_path: Path) -> None:
@@ -88,7 +85,7 @@ def test_weights_through_the_ring_are_those_that_a_plain_reader_gives(
 
     monkeypatch.setattr(ring.StagedFile, "expect", expect)
     folder = write_weights(tmp_path)
-    world, files = small_world(), [folder / f"{part}.safetensors" for part in PARTS]
+    world, files = small_world(), files_of(folder)
     models = load_models(MODEL_PARTS[MODEL], files, dit_dtype=dtype, device="cpu", world=world)
     config = world.dit_configs[MODEL_PARTS[MODEL][0]]
     text_LX = load_file(files[2])["pos_emb"]
